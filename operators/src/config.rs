@@ -1,0 +1,57 @@
+//! The limits of a loop, each with its default.
+
+use std::time::Duration;
+
+/// Limits of a [keyed loop](crate::KeyedLoop). Every queue in it has one.
+///
+/// ```
+/// use timely_statefun_operators::LoopConfig;
+///
+/// let config = LoopConfig { budget_messages: 1, ..LoopConfig::default() };
+/// assert_eq!(config.gate_credit_records, 65_536);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoopConfig {
+    /// Messages that one activation handles before other operators get their turn. Default 4,096;
+    /// at least 1.
+    pub budget_messages: usize,
+    /// Time after which an activation ends although it has budget left. It is looked at between
+    /// messages, never during one. Default 1 ms; `None` for no limit.
+    pub activation_max: Option<Duration>,
+    /// How long a worker that ran out of work keeps looking for more before it lets its thread
+    /// park, in programs of several workers: waking a parked thread takes longer than a hop. Default
+    /// 20 µs; zero to park at once.
+    pub spin: Duration,
+    /// Records each gate may have admitted for each worker and not yet seen handled there. Default
+    /// 65,536; at least 1.
+    pub gate_credit_records: usize,
+    /// Bytes waiting on one worker above which every gate stops admitting, until they are below
+    /// three quarters of it. Default 256 MiB.
+    pub loop_bytes_soft: usize,
+    /// Bytes waiting on one worker above which a message that the loop itself makes is
+    /// [refused](crate::Handler::refuse). Default 1 GiB.
+    pub loop_bytes_hard: usize,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        LoopConfig {
+            budget_messages: 4096,
+            activation_max: Some(Duration::from_millis(1)),
+            spin: Duration::from_micros(20),
+            gate_credit_records: 65_536,
+            loop_bytes_soft: 256 << 20,
+            loop_bytes_hard: 1 << 30,
+        }
+    }
+}
+
+impl LoopConfig {
+    /// With the bounds of every field respected.
+    pub(crate) fn bounded(mut self) -> Self {
+        self.budget_messages = self.budget_messages.max(1);
+        self.gate_credit_records = self.gate_credit_records.max(1);
+        self.loop_bytes_hard = self.loop_bytes_hard.max(self.loop_bytes_soft);
+        self
+    }
+}

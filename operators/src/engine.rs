@@ -1,0 +1,416 @@
+//! One worker's part of a loop without its ports: the queue, the order things are handled in, and
+//! what must be known about waiting messages.
+//!
+//! The engine never sees a capability or a channel. [`keyed_loop`](crate::keyed_loop) gives it what
+//! arrived and asks it to run; it answers with records for other workers. Messages are handled in
+//! the order they arrived or were sent, whatever their times: sorting by time would let a sender's
+//! later message overtake an earlier one.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use timely::progress::{Antichain, Timestamp};
+
+use crate::config::LoopConfig;
+use crate::cuts::Cuts;
+use crate::handler::{Handler, Outbox, Verdict, Weight};
+use crate::live_times::{LiveTimes, TimeIndex};
+use crate::record::{Admitted, GateAddress, Record};
+
+struct Waiting<M> {
+    time: TimeIndex,
+    message: M,
+}
+
+/// What holds once everything before a point of the queue has been handled.
+struct Milestone<T> {
+    /// Messages handled by then, over the life of the engine.
+    handled: u64,
+    /// The ingress frontier, where it changed.
+    frontier: Option<Antichain<T>>,
+    /// Records by gate that will have been handled.
+    credit: Vec<(GateAddress, usize)>,
+}
+
+/// The part of the engine that a message being handled can reach through its [`Outbox`].
+pub(crate) struct Flow<T: Timestamp, M> {
+    queue: VecDeque<Waiting<M>>,
+    away: Vec<Record<T, M>>,
+    refused: Vec<M>,
+    times: LiveTimes<T>,
+    frontier: Antichain<T>,
+    route: fn(&M) -> u64,
+    weight: Option<Weight<M>>,
+    /// Bytes by `weight`; unused where every message weighs the same.
+    weighed: usize,
+    bytes_hard: usize,
+    worker: u64,
+    peers: u64,
+}
+
+impl<T: Timestamp, M> Flow<T, M> {
+    pub(crate) fn time(&self, index: TimeIndex) -> &T {
+        self.times.time(index)
+    }
+
+    pub(crate) fn frontier(&self) -> &[T] {
+        self.frontier.elements()
+    }
+
+    #[inline]
+    pub(crate) fn send(&mut self, message: M, time: TimeIndex) {
+        if self.peers > 1 && (self.route)(&message) % self.peers != self.worker {
+            let time = self.times.time(time).clone();
+            self.away.push(Record { time, message });
+        } else if self.bytes() >= self.bytes_hard {
+            self.refused.push(message);
+        } else {
+            self.push(message, time);
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, message: M, time: TimeIndex) {
+        if let Some(weight) = &self.weight {
+            self.weighed += weight(&message);
+        }
+        self.queue.push_back(Waiting { time, message });
+    }
+
+    fn pop(&mut self) -> Option<Waiting<M>> {
+        let waiting = self.queue.pop_front()?;
+        if let Some(weight) = &self.weight {
+            self.weighed -= weight(&waiting.message);
+        }
+        Some(waiting)
+    }
+
+    /// Takes back what was sent since the queues had these lengths.
+    fn take_back(&mut self, queued: usize, away: usize) {
+        if let Some(weight) = &self.weight {
+            self.weighed -= self.queue.range(queued..).map(|w| weight(&w.message)).sum::<usize>();
+        }
+        self.queue.truncate(queued);
+        self.away.truncate(away);
+        self.refused.clear();
+    }
+
+    fn bytes(&self) -> usize {
+        match self.weight {
+            Some(_) => self.weighed,
+            None => self.queue.len() * size_of::<Waiting<M>>(),
+        }
+    }
+}
+
+/// What the engine counted since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) handled: u64,
+    pub(crate) sent_here: u64,
+    pub(crate) sent_away: u64,
+    pub(crate) logged: u64,
+}
+
+pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
+    pub(crate) handler: H,
+    flow: Flow<T, H::Message>,
+    pub(crate) cuts: Cuts,
+    milestones: VecDeque<Milestone<T>>,
+    /// The ingress frontier as of the newest milestone.
+    announced: Antichain<T>,
+    /// Records that arrived from gates since the newest milestone.
+    arrived: Vec<(GateAddress, usize)>,
+    pushed: u64,
+    handled: u64,
+    /// Credit that may be given back.
+    credit: Vec<(GateAddress, usize)>,
+    counts: Counts,
+    /// Whether this worker has asked the gates to pause.
+    pausing: bool,
+    config: LoopConfig,
+    /// Records for other workers are shipped when there are this many.
+    away_batch: usize,
+}
+
+impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
+    pub(crate) fn new(handler: H, config: LoopConfig, worker: usize, peers: usize) -> Self {
+        let away_batch =
+            timely::container::buffer::default_capacity::<Record<T, H::Message>>().max(1);
+        Engine {
+            flow: Flow {
+                queue: VecDeque::new(),
+                away: Vec::new(),
+                refused: Vec::new(),
+                times: LiveTimes::new(),
+                frontier: Antichain::from_elem(T::minimum()),
+                route: H::route,
+                weight: handler.weight(),
+                weighed: 0,
+                bytes_hard: config.loop_bytes_hard,
+                worker: worker as u64,
+                peers: peers as u64,
+            },
+            handler,
+            cuts: Cuts::default(),
+            milestones: VecDeque::new(),
+            announced: Antichain::from_elem(T::minimum()),
+            arrived: Vec::new(),
+            pushed: 0,
+            handled: 0,
+            credit: Vec::new(),
+            counts: Counts::default(),
+            pausing: false,
+            config,
+            away_batch,
+        }
+    }
+
+    /// Takes cut `k` unless it was taken: the handler's state and what waits now are the cut's.
+    pub(crate) fn take_cut(&mut self, k: u64) -> bool {
+        if !self.cuts.take(k) {
+            return false;
+        }
+        let flow = &self.flow;
+        let mut waiting = flow.queue.iter().map(|w| (flow.times.time(w.time), &w.message));
+        self.handler.take_cut(k, &mut waiting);
+        true
+    }
+
+    /// Closes the next cut that nothing white can reach any more.
+    pub(crate) fn close_cut(&mut self, lowest: Option<u64>) -> bool {
+        let closed = self.cuts.close(lowest);
+        if let Some(k) = closed {
+            self.handler.complete_cut(k);
+        }
+        closed.is_some()
+    }
+
+    /// Queues records from the gates, sent by a worker that had taken `sender` cuts.
+    pub(crate) fn receive_admitted(
+        &mut self,
+        sender: u64,
+        records: &mut Vec<Admitted<T, H::Message>>,
+    ) {
+        for Admitted { time, gate, message } in records.drain(..) {
+            match self.arrived.last_mut() {
+                Some((last, count)) if *last == gate => *count += 1,
+                _ => self.arrived.push((gate, 1)),
+            }
+            self.receive(sender, &time, message);
+        }
+    }
+
+    /// Queues records from other workers. Gives back those there is no room for.
+    #[must_use]
+    pub(crate) fn receive_returned(
+        &mut self,
+        sender: u64,
+        records: &mut Vec<Record<T, H::Message>>,
+    ) -> Option<H::Failure> {
+        for Record { time, message } in records.drain(..) {
+            if self.flow.bytes() >= self.flow.bytes_hard {
+                if let Verdict::Stop(failure) = self.handler.refuse(message, &time) {
+                    return Some(failure);
+                }
+            } else {
+                self.receive(sender, &time, message);
+            }
+        }
+        None
+    }
+
+    fn receive(&mut self, sender: u64, time: &T, message: H::Message) {
+        if self.cuts.any_white_for(sender) {
+            for k in self.cuts.white_for(sender) {
+                self.handler.log(k, time, &message);
+                self.counts.logged += 1;
+            }
+        }
+        let index = self.flow.times.index_of(time);
+        self.flow.times.add(index, 1);
+        self.flow.push(message, index);
+        self.pushed += 1;
+    }
+
+    /// Notes the ingress frontier and the gates' records that came with it. They hold, and may be
+    /// given back, once everything that waits now has been handled.
+    pub(crate) fn note_frontier(&mut self, frontier: Antichain<T>) {
+        let changed = frontier != self.announced;
+        if !changed && self.arrived.is_empty() {
+            return;
+        }
+        if changed {
+            self.announced = frontier.clone();
+        }
+        self.milestones.push_back(Milestone {
+            handled: self.pushed,
+            frontier: changed.then_some(frontier),
+            credit: std::mem::take(&mut self.arrived),
+        });
+        self.pass_milestones();
+    }
+
+    fn pass_milestones(&mut self) {
+        while self.milestones.front().is_some_and(|next| next.handled <= self.handled) {
+            let milestone = self.milestones.pop_front().expect("there is a first one");
+            if let Some(frontier) = milestone.frontier {
+                self.flow.frontier = frontier;
+            }
+            for (gate, records) in milestone.credit {
+                match self.credit.iter_mut().find(|(of, _)| *of == gate) {
+                    Some((_, count)) => *count += records,
+                    None => self.credit.push((gate, records)),
+                }
+            }
+        }
+    }
+
+    /// Handles waiting messages until there are none or the budget is spent. `ship` sends records
+    /// to other workers; it leaves the vector empty.
+    #[must_use]
+    pub(crate) fn run(
+        &mut self,
+        mut ship: impl FnMut(&mut Vec<Record<T, H::Message>>),
+    ) -> Option<H::Failure> {
+        let mut left = self.config.budget_messages;
+        let mut clock = Clock::new(self.config.activation_max);
+        while left > 0 && !self.flow.queue.is_empty() {
+            let until = self.milestones.front().map_or(u64::MAX, |next| next.handled);
+            let slice = left.min(clock.slice).min(self.flow.queue.len());
+            let slice = slice.min(usize::try_from(until - self.handled).unwrap_or(usize::MAX));
+            let failure = self.run_slice(slice, &mut ship);
+            if failure.is_some() {
+                return failure;
+            }
+            left -= slice;
+            self.pass_milestones();
+            if clock.is_over() {
+                break;
+            }
+        }
+        if !self.flow.away.is_empty() {
+            ship(&mut self.flow.away);
+        }
+        None
+    }
+
+    fn run_slice(
+        &mut self,
+        messages: usize,
+        ship: &mut impl FnMut(&mut Vec<Record<T, H::Message>>),
+    ) -> Option<H::Failure> {
+        for _ in 0..messages {
+            if self.flow.away.len() >= self.away_batch {
+                ship(&mut self.flow.away);
+            }
+            if self.flow.peers > 1 && self.flow.away.capacity() == 0 {
+                self.flow.away.reserve(self.away_batch);
+            }
+            let Some(Waiting { time, message }) = self.flow.pop() else { break };
+            let (queued, away) = (self.flow.queue.len(), self.flow.away.len());
+            let outbox = &mut Outbox { flow: &mut self.flow, time };
+            match self.handler.handle(message, outbox) {
+                Verdict::Done => {}
+                Verdict::Undone => self.flow.take_back(queued, away),
+                Verdict::Stop(failure) => {
+                    // The message keeps its time alive: what it should have caused did not happen.
+                    self.flow.take_back(queued, away);
+                    return Some(failure);
+                }
+            }
+            let sent_here = (self.flow.queue.len() - queued) as u64;
+            self.counts.handled += 1;
+            self.counts.sent_here += sent_here;
+            self.counts.sent_away += (self.flow.away.len() - away) as u64;
+            self.pushed += sent_here;
+            self.flow.times.add(time, sent_here);
+            if !self.flow.refused.is_empty()
+                && let Some(failure) = self.give_up_refused(time)
+            {
+                return Some(failure);
+            }
+            self.handled += 1;
+            self.flow.times.finish_one(time);
+        }
+        None
+    }
+
+    #[cold]
+    fn give_up_refused(&mut self, time: TimeIndex) -> Option<H::Failure> {
+        let mut refused = std::mem::take(&mut self.flow.refused);
+        for message in refused.drain(..) {
+            let verdict = self.handler.refuse(message, self.flow.times.time(time));
+            if let Verdict::Stop(failure) = verdict {
+                return Some(failure);
+            }
+        }
+        None
+    }
+
+    /// Settles the live times and returns the minimal ones.
+    pub(crate) fn settle(&mut self) -> &[T] {
+        self.flow.times.settle();
+        self.flow.times.minimal()
+    }
+
+    /// Credit to give back to the gates.
+    pub(crate) fn take_credit(&mut self) -> std::vec::Drain<'_, (GateAddress, usize)> {
+        self.credit.drain(..)
+    }
+
+    /// Whether this worker has just come to hold too much, or to have room again.
+    pub(crate) fn pressure_changed(&mut self) -> Option<bool> {
+        let bytes = self.flow.bytes();
+        let soft = self.config.loop_bytes_soft;
+        let pausing = if self.pausing { bytes > soft / 4 * 3 } else { bytes > soft };
+        (pausing != self.pausing).then(|| {
+            self.pausing = pausing;
+            pausing
+        })
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        !self.flow.queue.is_empty()
+    }
+
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.flow.queue.len(), self.flow.bytes())
+    }
+
+    pub(crate) fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+}
+
+/// Decides how many messages to handle before the clock is looked at again: few where messages are
+/// slow, many where they are fast.
+struct Clock {
+    limit: Option<(Instant, Duration)>,
+    slice: usize,
+    looked: Duration,
+}
+
+impl Clock {
+    fn new(limit: Option<Duration>) -> Self {
+        match limit {
+            Some(limit) => {
+                Clock { limit: Some((Instant::now(), limit)), slice: 1, looked: Duration::ZERO }
+            }
+            None => Clock { limit: None, slice: usize::MAX, looked: Duration::ZERO },
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let Some((began, limit)) = self.limit else { return false };
+        let elapsed = began.elapsed();
+        let slice_took = elapsed - self.looked;
+        self.looked = elapsed;
+        if slice_took < limit / 16 {
+            self.slice = (self.slice * 4).min(1024);
+        } else if slice_took > limit / 4 {
+            self.slice = 1;
+        }
+        elapsed >= limit
+    }
+}

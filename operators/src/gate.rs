@@ -1,0 +1,271 @@
+//! Where ingress enters a loop, and the only place that can hold it back.
+//!
+//! No input of a gate is connected to its outputs: it sends under capabilities of its own, at
+//! `(f, (cuts, 0))` for each `f` of its input frontier and of what it holds back. So the gate alone
+//! says on which side of a cut a record is, by its own count of cuts, and a cut can be taken between
+//! any two records whatever their times are. What it holds back is in no cut.
+//!
+//! Records leave in the order in which they came.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
+use timely::order::Product;
+use timely::progress::operate::FrontierInterest;
+use timely::progress::{Antichain, Timestamp};
+
+use crate::batch::Batch;
+use crate::config::LoopConfig;
+use crate::handle::{GateState, Shared};
+use crate::handler::Handler;
+use crate::holdings::Holdings;
+use crate::live_times::{LiveTimes, TimeIndex};
+use crate::record::{Addressed, Admitted, GateAddress, Signal};
+use crate::turn::Turn;
+
+/// The time of everything inside a loop.
+pub(crate) type LoopTime<T> = Product<T, Turn>;
+type Records<T, M> = Vec<Admitted<T, M>>;
+
+/// What a gate has ports for.
+pub(crate) struct GatePorts<'scope, T: Timestamp, D, F> {
+    pub(crate) ingress: Stream<'scope, LoopTime<T>, Vec<D>>,
+    pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<F>>>,
+    pub(crate) cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
+}
+
+/// The outputs of a gate: the records it admits, and a stream without records whose frontier is
+/// that of the first.
+pub(crate) type GateStreams<'scope, T, M> =
+    (Stream<'scope, LoopTime<T>, Records<T, M>>, Stream<'scope, LoopTime<T>, Vec<()>>);
+
+const RECORDS: usize = 0;
+
+/// Builds gate number `gate` of this worker.
+pub(crate) fn gate<'scope, T, D, H>(
+    scope: Scope<'scope, LoopTime<T>>,
+    name: &str,
+    gate: u32,
+    ports: GatePorts<'scope, T, D, H::Failure>,
+    mut convert: impl FnMut(D) -> H::Message + 'static,
+    config: &LoopConfig,
+    shared: &Rc<Shared<H::Failure>>,
+) -> GateStreams<'scope, T, H::Message>
+where
+    T: Timestamp,
+    D: 'static,
+    H: Handler<T>,
+{
+    let peers = scope.peers();
+    let worker = scope.index() as u32;
+    let own = GateAddress { worker, gate };
+    let unconnected = || Vec::<(usize, Antichain<_>)>::new();
+
+    let mut builder = OperatorBuilder::new(format!("Gate [{name}]"), scope);
+    let mut ingress = builder.new_input(ports.ingress, Pipeline);
+    let to_worker = Exchange::new(|s: &Addressed<H::Failure>| u64::from(s.worker));
+    let mut signals = builder.new_input(ports.signals, to_worker);
+    builder.set_notify_for(1, FrontierInterest::Never);
+    let mut announcements = ports.cuts.map(|cuts| {
+        let input = builder.new_input(cuts, Pipeline);
+        builder.set_notify_for(2, FrontierInterest::Never);
+        input
+    });
+    let (records, record_stream) =
+        builder.new_output_connection::<Records<T, H::Message>, _>(unconnected());
+    let (_, admitted_stream) = builder.new_output_connection::<Vec<()>, _>(unconnected());
+    let mut records: OutputBuilder<_, CapacityContainerBuilder<Records<T, H::Message>>> =
+        OutputBuilder::from(records);
+
+    let state = Rc::new(GateState::default());
+    shared.gates.borrow_mut().push(Rc::clone(&state));
+    let shared = Rc::clone(shared);
+    let credit = config.gate_credit_records;
+
+    builder.build(move |born| {
+        let mut holdings = Holdings::<T, 2>::born(born);
+        let mut gate = Gate::<T, H::Message>::new(credit, peers);
+        let mut cuts = 0;
+        move |frontiers| {
+            signals.for_each(|_, signals| {
+                for signal in signals.drain(..) {
+                    gate.hear(own.gate, signal.signal);
+                }
+            });
+            if let Some(announcements) = &mut announcements {
+                announcements.for_each(|_, numbers| {
+                    for number in numbers.drain(..) {
+                        cuts = cuts.max(number);
+                    }
+                });
+            }
+            state.shut.set(gate.is_shut());
+            if gate.stopped {
+                // What is unread stays unread: its times must not be passed.
+                return;
+            }
+            holdings.raise(Turn::after_cut(cuts));
+
+            let mut admitted = 0;
+            let mut output = records.activate();
+            let mut batch = Batch::new(&holdings, RECORDS, &mut output);
+            let mut send = |time: &T, message: H::Message| {
+                admitted += 1;
+                batch.push(time, Admitted { time: time.clone(), gate: own, message });
+            };
+            gate.release(H::route, &mut send);
+            ingress.for_each(|arrived, data| {
+                let time = arrived.time().outer.clone();
+                for datum in data.drain(..) {
+                    gate.offer(&time, convert(datum), H::route, &mut send);
+                }
+            });
+            batch.flush();
+            drop(output);
+
+            state.held_back.set(gate.held_back.len());
+            shared.update(|stats| stats.admitted += admitted);
+            let mut next: Antichain<T> = Antichain::new();
+            for time in frontiers[0].frontier().iter() {
+                next.insert_ref(&time.outer);
+            }
+            for time in gate.settle() {
+                next.insert_ref(time);
+            }
+            holdings.follow(next.elements());
+        }
+    });
+    (record_stream, admitted_stream)
+}
+
+/// Decides what may pass: credit per worker, pauses, and the records that wait for either.
+struct Gate<T, M> {
+    /// Records that may still be admitted for each worker.
+    credit: Vec<usize>,
+    paused: Vec<bool>,
+    stopped: bool,
+    held_back: VecDeque<(TimeIndex, M)>,
+    times: LiveTimes<T>,
+}
+
+impl<T: Timestamp, M> Gate<T, M> {
+    fn new(credit: usize, peers: usize) -> Self {
+        Gate {
+            credit: vec![credit; peers],
+            paused: vec![false; peers],
+            stopped: false,
+            held_back: VecDeque::new(),
+            times: LiveTimes::new(),
+        }
+    }
+
+    fn hear<F>(&mut self, own: u32, signal: Signal<F>) {
+        match signal {
+            Signal::Credit { gate, by, records } if gate == own => {
+                self.credit[by as usize] += records;
+            }
+            Signal::Credit { .. } => {}
+            Signal::Pause { by } => self.paused[by as usize] = true,
+            Signal::Resume { by } => self.paused[by as usize] = false,
+            Signal::Stop(_) => self.stopped = true,
+        }
+    }
+
+    fn is_shut(&self) -> bool {
+        self.stopped || self.paused.contains(&true)
+    }
+
+    /// Takes credit for a record if it may pass now.
+    fn admit(&mut self, route: fn(&M) -> u64, message: &M) -> bool {
+        let target = (route(message) % self.credit.len() as u64) as usize;
+        let may = self.credit[target] > 0 && !self.is_shut();
+        if may {
+            self.credit[target] -= 1;
+        }
+        may
+    }
+
+    /// Lets a new record pass, or keeps it behind those that wait.
+    fn offer(
+        &mut self,
+        time: &T,
+        message: M,
+        route: fn(&M) -> u64,
+        send: &mut impl FnMut(&T, M),
+    ) {
+        if self.held_back.is_empty() && self.admit(route, &message) {
+            send(time, message);
+        } else {
+            let index = self.times.index_of(time);
+            self.times.add(index, 1);
+            self.held_back.push_back((index, message));
+        }
+    }
+
+    /// Lets what waits pass, in order, up to the first record that may not.
+    fn release(&mut self, route: fn(&M) -> u64, send: &mut impl FnMut(&T, M)) {
+        while let Some((index, message)) = self.held_back.pop_front() {
+            if !self.admit(route, &message) {
+                self.held_back.push_front((index, message));
+                break;
+            }
+            send(self.times.time(index), message);
+            self.times.finish_one(index);
+        }
+    }
+
+    /// The minimal times of what waits.
+    fn settle(&mut self) -> &[T] {
+        self.times.settle();
+        self.times.minimal()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(gate: &mut Gate<u64, u64>, messages: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut passed = Vec::new();
+        for message in messages {
+            gate.offer(&1, message, |m| *m, &mut |_, m| passed.push(m));
+        }
+        passed
+    }
+
+    #[test]
+    fn records_pass_in_order_as_far_as_credit_goes() {
+        let mut gate = Gate::<u64, u64>::new(2, 2);
+        assert_eq!(offer(&mut gate, [0, 2, 4, 1]), [0, 2], "1 must not overtake 4");
+        assert_eq!(gate.held_back.len(), 2);
+        gate.hear(0, Signal::<()>::Credit { gate: 1, by: 0, records: 9 });
+        let mut passed = Vec::new();
+        gate.release(|m| *m, &mut |_, m| passed.push(m));
+        assert!(passed.is_empty(), "credit of another gate");
+        gate.hear(0, Signal::<()>::Credit { gate: 0, by: 0, records: 1 });
+        gate.release(|m| *m, &mut |_, m| passed.push(m));
+        assert_eq!(passed, [4, 1]);
+        assert_eq!(gate.credit, [0, 1]);
+    }
+
+    #[test]
+    fn one_worker_without_room_shuts_the_gate_for_all() {
+        let mut gate = Gate::<u64, u64>::new(8, 2);
+        gate.hear(0, Signal::<()>::Pause { by: 0 });
+        gate.hear(0, Signal::<()>::Pause { by: 1 });
+        gate.hear(0, Signal::<()>::Resume { by: 0 });
+        assert!(gate.is_shut());
+        assert!(offer(&mut gate, [1]).is_empty());
+        gate.hear(0, Signal::<()>::Resume { by: 1 });
+        assert!(offer(&mut gate, [2]).is_empty(), "still behind the first");
+        let mut passed = Vec::new();
+        gate.release(|m| *m, &mut |_, m| passed.push(m));
+        assert_eq!(passed, [1, 2]);
+        assert_eq!(gate.settle(), &[] as &[u64]);
+    }
+}

@@ -1,0 +1,189 @@
+//! What the program that built a loop can see of it and ask of it, on its own worker.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use timely::dataflow::operators::probe::Handle as ProbeHandle;
+use timely::progress::Timestamp;
+use timely::worker::Worker;
+
+/// Steps that a program has, after a loop stopped, to notice and end its dataflow. Then the loop
+/// ends the worker with a panic, so that a program which never asks cannot hang.
+pub const STOP_GRACE_STEPS: u32 = 10_000;
+
+/// What one worker of a loop has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoopStats {
+    /// Records that the gates let in.
+    pub admitted: u64,
+    /// Messages handled.
+    pub handled: u64,
+    /// Messages sent to this worker by itself.
+    pub sent_here: u64,
+    /// Messages sent to other workers.
+    pub sent_away: u64,
+    /// Messages logged into a cut because they were sent before it and arrived after it.
+    pub logged: u64,
+    /// Cuts complete.
+    pub cuts_complete: u64,
+    /// Messages that wait now.
+    pub waiting: usize,
+    /// What they weigh, in bytes.
+    pub waiting_bytes: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct GateState {
+    /// Records held back.
+    pub(crate) held_back: Cell<usize>,
+    /// Whether some worker has no room or the loop has stopped.
+    pub(crate) shut: Cell<bool>,
+}
+
+pub(crate) struct Shared<F> {
+    pub(crate) stats: Cell<LoopStats>,
+    pub(crate) gates: RefCell<Vec<Rc<GateState>>>,
+    pub(crate) stopped: RefCell<Option<F>>,
+    pub(crate) stop_seen: Cell<bool>,
+}
+
+impl<F> Shared<F> {
+    pub(crate) fn new() -> Self {
+        Shared {
+            stats: Cell::default(),
+            gates: RefCell::default(),
+            stopped: RefCell::new(None),
+            stop_seen: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut LoopStats)) {
+        let mut stats = self.stats.get();
+        change(&mut stats);
+        self.stats.set(stats);
+    }
+}
+
+/// A program's handle on a loop, on the worker it was built on.
+pub struct LoopHandle<T: Timestamp, F> {
+    pub(crate) shared: Rc<Shared<F>>,
+    pub(crate) admitted: ProbeHandle<T>,
+    pub(crate) dataflow: usize,
+}
+
+impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
+    /// Whether this worker's gates take more: none holds records back, no worker is out of room,
+    /// and the loop has not stopped.
+    ///
+    /// A program that steps its worker until this is true before it sends each batch keeps the loop
+    /// in bounded memory: on top of what the [limits](crate::LoopConfig) allow there is never more
+    /// than one batch per gate.
+    pub fn ready(&self) -> bool {
+        let gates = self.shared.gates.borrow();
+        gates.iter().all(|gate| gate.held_back.get() == 0 && !gate.shut.get())
+    }
+
+    /// Probes what the gates of all workers have let in: a time that it has passed is in the loop,
+    /// or was, with every earlier one.
+    pub fn admitted(&self) -> &ProbeHandle<T> {
+        &self.admitted
+    }
+
+    /// What this worker has done so far.
+    pub fn stats(&self) -> LoopStats {
+        self.shared.stats.get()
+    }
+
+    /// Why the loop stopped, if it did. All workers learn of the same stop; where several failed at
+    /// once, each may name another of them.
+    ///
+    /// A program that has seen a stop is expected to end the dataflow, as [`run`](Self::run) does:
+    /// it will not complete by itself, since no frontier passes what did not happen. One that does
+    /// not ask within [`STOP_GRACE_STEPS`] activations of the loop is ended by a panic.
+    pub fn stopped(&self) -> Option<F> {
+        let stopped = self.shared.stopped.borrow().clone();
+        if stopped.is_some() {
+            self.shared.stop_seen.set(true);
+        }
+        stopped
+    }
+
+    /// Steps the worker until the loop's dataflow is complete. Inputs must have been closed, or be
+    /// closed by something this worker steps.
+    ///
+    /// # Errors
+    ///
+    /// The failure, if the loop stopped. The dataflow is dropped then; its probes stay where they
+    /// were.
+    pub fn run(&self, worker: &mut Worker) -> Result<(), F> {
+        self.run_while(worker, || true)
+    }
+
+    /// Steps the worker while `condition` holds and the loop's dataflow is not complete.
+    ///
+    /// ```
+    /// # use timely::dataflow::operators::{Input, Inspect};
+    /// # use timely_statefun_operators::{Handler, KeyedLoop, LoopConfig, Outbox, Verdict};
+    /// # struct Sink;
+    /// # impl Handler<u64> for Sink {
+    /// #     type Message = u64; type Output = u64; type Failure = String;
+    /// #     fn route(message: &u64) -> u64 { *message }
+    /// #     fn handle(&mut self, _: u64, _: &mut Outbox<'_, u64, u64>) -> Verdict<String> { Verdict::Done }
+    /// # }
+    /// # timely::execute_directly(|worker| {
+    /// # let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+    /// #     let (input, stream) = scope.new_input::<Vec<u64>>();
+    /// #     let (_, handle) = stream.keyed_loop("Sink", LoopConfig::default(), None, Sink);
+    /// #     (input, handle)
+    /// # });
+    /// for batch in 0..10 {
+    ///     handle.run_while(worker, || !handle.ready())?;
+    ///     input.send(batch);
+    ///     input.advance_to(batch + 1);
+    /// }
+    /// input.close();
+    /// handle.run(worker)?;
+    /// # assert_eq!(handle.stats().handled, 10);
+    /// # Ok::<(), String>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    pub fn run_while(
+        &self,
+        worker: &mut Worker,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<(), F> {
+        loop {
+            if let Some(failure) = self.stopped() {
+                worker.drop_dataflow(self.dataflow);
+                return Err(failure);
+            }
+            if !condition() || !worker.installed_dataflows().contains(&self.dataflow) {
+                return Ok(());
+            }
+            worker.step_or_park(None);
+        }
+    }
+}
+
+impl<T: Timestamp, F> Clone for LoopHandle<T, F> {
+    fn clone(&self) -> Self {
+        LoopHandle {
+            shared: Rc::clone(&self.shared),
+            admitted: self.admitted.clone(),
+            dataflow: self.dataflow,
+        }
+    }
+}
+
+impl<T: Timestamp, F> std::fmt::Debug for LoopHandle<T, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoopHandle")
+            .field("dataflow", &self.dataflow)
+            .field("stats", &self.shared.stats.get())
+            .finish_non_exhaustive()
+    }
+}

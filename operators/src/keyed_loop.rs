@@ -1,0 +1,455 @@
+//! A keyed loop: messages that cause messages, in a cycle inside a timely dataflow, with cuts.
+//!
+//! # The cut, and why it is right
+//!
+//! Every worker has a number, its count of cuts. Everything it sends carries the count, as the
+//! first part of the [`Turn`] it travels at. A cut `k` is *taken* by a worker when its count becomes
+//! `k`. A message is *white* for `k` if its sender's count was below `k` when it was sent, else *red*.
+//!
+//! * **A gate** takes `k` when it is told (STEP 1, in [`gate`](mod@crate::gate)): records it
+//!   admitted before are white, later ones red. It holds capabilities for its own count only.
+//! * **A worker** takes `k` when it is told (STEP 2) or before it touches anything red for `k`
+//!   (STEP 3), whichever is first. So its state at that moment was caused by white messages only.
+//! * The cut then holds the state, what waits in the local queue, and, logged one by one (STEP 4),
+//!   every white message that arrives later. What a worker does after taking `k` it does with count
+//!   `k`, whoever caused it: no new white message arises once all have taken the cut.
+//! * Right after taking a cut a worker moves its capabilities to the new count (STEP 5). Hence no
+//!   capability for a white message is left once all workers and gates have taken it, and white
+//!   messages in flight are consumed: the frontier leaves every turn with a count below `k`. When
+//!   neither input can bring such a turn, nothing white can arrive, and the cut is complete (STEP 6).
+//!
+//! Nobody waits in any of this: messages circulate meanwhile, for ever if they like. And the ingress
+//! time plays no part in it, so it may stand still, jump, or be partially ordered.
+//!
+//! Every message is in the cut exactly once: its effect is in the state of whoever handled it before
+//! taking the cut; or it waited in a queue; or it was logged; or it is red, and then its cause was
+//! handled after the cut and is in it by one of the first three.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
+use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::{Concatenate, Enter, Leave};
+use timely::dataflow::{Scope, Stream};
+use timely::order::Product;
+use timely::progress::frontier::MutableAntichain;
+use timely::progress::operate::FrontierInterest;
+use timely::progress::{Antichain, Timestamp};
+
+use crate::batch::Batch;
+use crate::config::LoopConfig;
+use crate::engine::Engine;
+use crate::gate::{GatePorts, LoopTime, gate};
+use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
+use crate::handler::Handler;
+use crate::holdings::Holdings;
+use crate::record::{Addressed, Admitted, Record, Signal};
+use crate::turn::{Hops, Turn};
+
+/// One stream into a loop: its name, its records, and how a record becomes a message.
+pub struct Ingress<'scope, T: Timestamp, D, M> {
+    name: String,
+    stream: Stream<'scope, T, Vec<D>>,
+    convert: Box<dyn FnMut(D) -> M>,
+}
+
+impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
+    /// An ingress whose records become messages through `convert`.
+    pub fn new(
+        name: impl Into<String>,
+        stream: Stream<'scope, T, Vec<D>>,
+        convert: impl FnMut(D) -> M + 'static,
+    ) -> Self {
+        Ingress { name: name.into(), stream, convert: Box::new(convert) }
+    }
+}
+
+impl<T: Timestamp, D, M> std::fmt::Debug for Ingress<'_, T, D, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingress").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The numbers of cuts to take, from whoever decides. They must rise; a number already passed is
+/// ignored. Records are wanted from one worker only and reach all.
+pub type Announcements<'scope, T> = Stream<'scope, T, Vec<u64>>;
+
+/// What building a loop gives: what leaves it, and a handle on it.
+pub type LoopParts<'scope, T, H> = (
+    Stream<'scope, T, Vec<<H as Handler<T>>::Output>>,
+    LoopHandle<T, <H as Handler<T>>::Failure>,
+);
+
+/// Sends a stream's records into a keyed loop.
+pub trait KeyedLoop<'scope, T: Timestamp, M> {
+    /// Handles each record, and every message this causes, where its
+    /// [route](Handler::route) says, until none is left.
+    ///
+    /// What a record at time `t` causes leaves at `t`. `cuts` announces the cuts to take; without
+    /// it none is ever taken.
+    ///
+    /// ```
+    /// use timely::dataflow::operators::{Capture, ToStream};
+    /// use timely::dataflow::operators::capture::Extract;
+    /// use timely_statefun_operators::{Handler, KeyedLoop, LoopConfig, Outbox, Verdict};
+    ///
+    /// /// Counts down, one message a step, and emits when it reaches zero.
+    /// struct Countdown(Vec<(u64, u64)>);
+    ///
+    /// impl Handler<u64> for Countdown {
+    ///     type Message = (u64, u64);
+    ///     type Output = u64;
+    ///     type Failure = String;
+    ///     fn route(message: &(u64, u64)) -> u64 { message.1 }
+    ///     fn handle(&mut self, (start, left): (u64, u64), outbox: &mut Outbox<'_, u64, (u64, u64)>)
+    ///         -> Verdict<String>
+    ///     {
+    ///         match left {
+    ///             0 => self.0.push((*outbox.time(), start)),
+    ///             _ => outbox.send((start, left - 1)),
+    ///         }
+    ///         Verdict::Done
+    ///     }
+    ///     fn emit(&mut self, emitter: &mut dyn FnMut(&u64, u64)) {
+    ///         for (time, start) in self.0.drain(..) { emitter(&time, start) }
+    ///     }
+    /// }
+    ///
+    /// let captured = timely::example(|scope| {
+    ///     let starts = vec![(3, 3), (7, 7)].to_stream(scope);
+    ///     let (done, _handle) =
+    ///         starts.keyed_loop("Countdown", LoopConfig::default(), None, Countdown(Vec::new()));
+    ///     done.capture()
+    /// });
+    /// let mut done = captured.extract().remove(0).1;
+    /// done.sort();
+    /// assert_eq!(done, [3, 7]);
+    /// ```
+    fn keyed_loop<H>(
+        self,
+        name: &str,
+        config: LoopConfig,
+        cuts: Option<Announcements<'scope, T>>,
+        handler: H,
+    ) -> LoopParts<'scope, T, H>
+    where
+        H: Handler<T, Message = M>;
+}
+
+impl<'scope, T: Timestamp, M: timely::ExchangeData> KeyedLoop<'scope, T, M>
+    for Stream<'scope, T, Vec<M>>
+{
+    fn keyed_loop<H>(
+        self,
+        name: &str,
+        config: LoopConfig,
+        cuts: Option<Announcements<'scope, T>>,
+        handler: H,
+    ) -> LoopParts<'scope, T, H>
+    where
+        H: Handler<T, Message = M>,
+    {
+        let scope = self.scope();
+        keyed_loop(scope, name, vec![Ingress::new(name, self, |m| m)], config, cuts, handler)
+    }
+}
+
+/// Builds a keyed loop with any number of ingresses, each with a gate of its own.
+///
+/// See [`KeyedLoop::keyed_loop`] for what it does.
+pub fn keyed_loop<'scope, T, D, H>(
+    scope: Scope<'scope, T>,
+    name: &str,
+    ingresses: Vec<Ingress<'scope, T, D, H::Message>>,
+    config: LoopConfig,
+    cuts: Option<Announcements<'scope, T>>,
+    handler: H,
+) -> LoopParts<'scope, T, H>
+where
+    T: Timestamp,
+    D: 'static,
+    H: Handler<T>,
+{
+    let config = config.bounded();
+    let shared = Rc::new(Shared::new());
+    let admitted = ProbeHandle::new();
+    let cuts = cuts.map(Broadcast::broadcast);
+    let region = format!("Loop scope [{name}]");
+    let output = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {
+        let cuts = cuts.map(|cuts| cuts.enter(inner));
+        // The loop's outputs come first: its records return to itself and its signals go to gates.
+        let mut builder = OperatorBuilder::new(format!("Loop [{name}]"), inner);
+        let none = || Vec::<(usize, Antichain<_>)>::new();
+        let (records, returned) = builder.new_output_connection(none());
+        let (outputs, output) = builder.new_output_connection(none());
+        let (signals, heard) =
+            builder.new_output_connection::<Vec<Addressed<H::Failure>>, _>(none());
+
+        let gates = ingresses.into_iter().enumerate().map(|(number, ingress)| {
+            let ports = GatePorts {
+                ingress: ingress.stream.enter(inner),
+                signals: heard.clone(),
+                cuts: cuts.clone(),
+            };
+            let number = u32::try_from(number).expect("fewer than 2^32 ingresses");
+            let (records, passed) = gate::<T, D, H>(
+                inner,
+                &ingress.name,
+                number,
+                ports,
+                ingress.convert,
+                &config,
+                &shared,
+            );
+            passed.leave(scope).probe_with(&admitted);
+            records
+        });
+        let gates: Vec<_> = gates.collect();
+        let ingress = match gates.len() {
+            1 => gates.into_iter().next().expect("there is one"),
+            _ => inner.concatenate(gates),
+        };
+        let ends = LoopEnds { ingress, returned, heard, cuts, records, outputs, signals };
+        build_loop(builder, ends, config, handler, Rc::clone(&shared), inner);
+        output.leave(scope)
+    });
+    let dataflow = scope.addr()[0];
+    (output, LoopHandle { shared, admitted, dataflow })
+}
+
+type Output<T, C> = timely::dataflow::channels::pushers::Output<LoopTime<T>, C>;
+
+/// The streams into the loop's operator and its outputs.
+struct LoopEnds<'scope, T: Timestamp, H: Handler<T>> {
+    ingress: Stream<'scope, LoopTime<T>, Vec<Admitted<T, H::Message>>>,
+    returned: Stream<'scope, LoopTime<T>, Vec<Record<T, H::Message>>>,
+    heard: Stream<'scope, LoopTime<T>, Vec<Addressed<H::Failure>>>,
+    cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
+    records: Output<T, Vec<Record<T, H::Message>>>,
+    outputs: Output<T, Vec<H::Output>>,
+    signals: Output<T, Vec<Addressed<H::Failure>>>,
+}
+
+const RECORDS: usize = 0;
+const OUTPUTS: usize = 1;
+const SIGNALS: usize = 2;
+
+/// The builder of an output whose records are sent one by one.
+type Batching<T, D> = OutputBuilder<LoopTime<T>, CapacityContainerBuilder<Vec<D>>>;
+
+fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
+    mut builder: OperatorBuilder<'scope, LoopTime<T>>,
+    ends: LoopEnds<'scope, T, H>,
+    config: LoopConfig,
+    handler: H,
+    shared: Rc<Shared<H::Failure>>,
+    scope: Scope<'scope, LoopTime<T>>,
+) {
+    let (worker, peers) = (scope.index(), scope.peers());
+    let after = |hops| {
+        let path = Product::new(Default::default(), Hops(hops));
+        [RECORDS, OUTPUTS, SIGNALS].map(|port| (port, Antichain::from_elem(path.clone())))
+    };
+    // Two ports, not a `concat`: the ingress frontier alone tells us that no more messages start
+    // at a time. Their union would wait for messages we are about to send ourselves.
+    let by_route = Exchange::new(|r: &Admitted<T, H::Message>| H::route(&r.message));
+    let mut ingress = builder.new_input_connection(ends.ingress, by_route, after(0));
+    // A record that returns has made one hop; this is what keeps the cycle's times apart.
+    let by_route = Exchange::new(|r: &Record<T, H::Message>| H::route(&r.message));
+    let mut returned = builder.new_input_connection(ends.returned, by_route, after(1));
+    let to_worker = Exchange::new(|s: &Addressed<H::Failure>| u64::from(s.worker));
+    let unconnected = Vec::<(usize, Antichain<_>)>::new();
+    let mut heard = builder.new_input_connection(ends.heard, to_worker, unconnected.clone());
+    builder.set_notify_for(2, FrontierInterest::Never);
+    let mut announcements = ends.cuts.map(|cuts| {
+        let input = builder.new_input_connection(cuts, Pipeline, unconnected);
+        builder.set_notify_for(3, FrontierInterest::Never);
+        input
+    });
+
+    let mut records: Batching<T, Record<T, H::Message>> = OutputBuilder::from(ends.records);
+    let mut outputs: Batching<T, H::Output> = OutputBuilder::from(ends.outputs);
+    let mut signals: Batching<T, Addressed<H::Failure>> = OutputBuilder::from(ends.signals);
+    let activator = scope.activator_for(builder.operator_info().address);
+
+    builder.build(move |_born| {
+        let spin = config.spin;
+        let mut engine = Engine::new(handler, config, worker, peers);
+        let mut holdings = Holdings::<T, 3>::none();
+        let mut idle_since: Option<Instant> = None;
+        let mut steps_stopped = 0;
+        move |frontiers| {
+            heard.for_each(|_, signals| {
+                for signal in signals.drain(..) {
+                    if let Signal::Stop(failure) = signal.signal {
+                        shared.stopped.borrow_mut().get_or_insert(failure);
+                    }
+                }
+            });
+            if shared.stopped.borrow().is_some() {
+                // What is unread stays unread and what is held stays held: no frontier passes it.
+                steps_stopped += 1;
+                assert!(
+                    steps_stopped < STOP_GRACE_STEPS || shared.stop_seen.get(),
+                    "the loop stopped and its program did not end the dataflow"
+                );
+                if !shared.stop_seen.get() {
+                    activator.activate();
+                }
+                return;
+            }
+            // STEP 2: take what is announced.
+            if let Some(announcements) = &mut announcements {
+                announcements.for_each(|_, cuts| {
+                    for cut in cuts.drain(..) {
+                        engine.take_cut(cut);
+                    }
+                });
+            }
+            let mut failure = None;
+            ingress.for_each(|batch, records| {
+                let turn = batch.time().inner;
+                engine.take_cut(turn.cuts); // STEP 3: before anything red is touched.
+                holdings.receive(&batch, turn);
+                engine.receive_admitted(turn.cuts, records); // STEP 4: logs what is white.
+            });
+            returned.for_each(|batch, records| {
+                let turn = batch.time().inner;
+                engine.take_cut(turn.cuts); // STEP 3
+                holdings.receive(&batch, Turn { cuts: turn.cuts, hops: turn.hops + 1 });
+                let refused = engine.receive_returned(turn.cuts, records); // STEP 4
+                failure = failure.take().or(refused);
+            });
+            engine.note_frontier(outer_frontier(&frontiers[0]));
+            // STEP 5: nothing white may be sent from now on.
+            holdings.raise(Turn::after_cut(engine.cuts.taken()));
+
+            let worked = engine.has_work();
+            if failure.is_none() && worked {
+                let mut output = records.activate();
+                let mut batch = Batch::new(&holdings, RECORDS, &mut output);
+                failure = engine.run(|away| batch.append(away, |record| &record.time));
+            }
+            emit(&mut engine.handler, &holdings, &mut outputs);
+            tell(&mut engine, &holdings, &mut signals, worker, peers, failure.as_ref());
+            count(&mut engine, &shared);
+            if failure.is_some() {
+                *shared.stopped.borrow_mut() = failure;
+                activator.activate();
+                return;
+            }
+            holdings.follow(engine.settle());
+
+            // STEP 6: a cut is complete when nothing white for it can arrive.
+            while engine.close_cut(lowest_count(frontiers)) {
+                shared.update(|stats| stats.cuts_complete += 1);
+            }
+            if engine.has_work() {
+                activator.activate();
+                idle_since = None;
+            } else if peers > 1 && !spin.is_zero() {
+                if worked {
+                    idle_since = Some(Instant::now());
+                }
+                match idle_since {
+                    Some(since) if since.elapsed() < spin => activator.activate(),
+                    _ => idle_since = None,
+                }
+            }
+        }
+    });
+}
+
+/// Lets what the handler emitted leave, each at its own time.
+fn emit<T: Timestamp, H: Handler<T>>(
+    handler: &mut H,
+    holdings: &Holdings<T, 3>,
+    outputs: &mut Batching<T, H::Output>,
+) {
+    let mut output = outputs.activate();
+    let mut batch: Vec<H::Output> = Vec::new();
+    let mut of: Option<T> = None;
+    let mut send = |time: &T, batch: &mut Vec<H::Output>| {
+        let capability = holdings.exactly(time, OUTPUTS);
+        output.session(&capability).give_container(batch);
+        batch.clear();
+    };
+    handler.emit(&mut |time, output| {
+        match &of {
+            Some(before) if before == time => {}
+            Some(before) => {
+                send(before, &mut batch);
+                of = Some(time.clone());
+            }
+            None => of = Some(time.clone()),
+        }
+        batch.push(output);
+    });
+    if let Some(time) = of {
+        send(&time, &mut batch);
+    }
+}
+
+/// Tells the gates of what was handled and of room, and everybody of a failure.
+fn tell<T: Timestamp, H: Handler<T>>(
+    engine: &mut Engine<T, H>,
+    holdings: &Holdings<T, 3>,
+    signals: &mut Batching<T, Addressed<H::Failure>>,
+    worker: usize,
+    peers: usize,
+    failure: Option<&H::Failure>,
+) {
+    // Credit and room change only where something was handled, and then something is held.
+    let Some(capability) = holdings.any(SIGNALS) else { return };
+    let by = worker as u32;
+    let everybody = 0..peers as u32;
+    let mut output = signals.activate();
+    let mut session = output.session(capability);
+    for (gate, records) in engine.take_credit() {
+        let signal = Signal::Credit { gate: gate.gate, by, records };
+        session.give(Addressed { worker: gate.worker, signal });
+    }
+    if let Some(full) = engine.pressure_changed() {
+        for worker in everybody.clone() {
+            let signal = if full { Signal::Pause { by } } else { Signal::Resume { by } };
+            session.give(Addressed { worker, signal });
+        }
+    }
+    if let Some(failure) = failure {
+        for worker in everybody {
+            session.give(Addressed { worker, signal: Signal::Stop(failure.clone()) });
+        }
+    }
+}
+
+fn count<T: Timestamp, H: Handler<T>>(engine: &mut Engine<T, H>, shared: &Shared<H::Failure>) {
+    let counts = engine.take_counts();
+    let (waiting, waiting_bytes) = engine.waiting();
+    shared.update(|stats| {
+        stats.handled += counts.handled;
+        stats.sent_here += counts.sent_here;
+        stats.sent_away += counts.sent_away;
+        stats.logged += counts.logged;
+        stats.waiting = waiting;
+        stats.waiting_bytes = waiting_bytes;
+    });
+}
+
+fn outer_frontier<T: Timestamp>(frontier: &MutableAntichain<LoopTime<T>>) -> Antichain<T> {
+    let mut outer = Antichain::new();
+    for time in frontier.frontier().iter() {
+        outer.insert_ref(&time.outer);
+    }
+    outer
+}
+
+/// The lowest count of cuts with which anything can still arrive from gates or workers.
+fn lowest_count<T: Timestamp>(frontiers: &[MutableAntichain<LoopTime<T>>]) -> Option<u64> {
+    let inputs = frontiers[..2].iter();
+    inputs.flat_map(|f| f.frontier().iter().map(|t| t.inner.cuts).min()).min()
+}

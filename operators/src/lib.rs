@@ -1,0 +1,37 @@
+//! Timely dataflow operators for messages that travel in cycles.
+//!
+//! * [`KeyedLoop`]: messages are handled where their key lives, and cause further messages, until
+//!   none is left. Ingress times are kept exactly: what a record causes leaves at the record's own
+//!   time, and a frontier passes a time when everything that began there is over. The loop can be
+//!   *cut* while it runs: each cut is a consistent line through all workers and every message in
+//!   flight, and nothing waits for it.
+//! * the loop's gates, which admit ingress as long as there is room: [`LoopHandle::ready`].
+//! * [`Demux`]: one stream into several, in order.
+//!
+//! These operators know times and keys. They have never heard of functions, files or networks; the
+//! crate `timely-statefun` builds those on top.
+//!
+//! Every record carries its own ingress time, and a batch travels at the least time its sender has
+//! work for, so that batches stay large however many ingress times are alive.
+#![doc(html_root_url = "https://docs.rs/timely-statefun-operators")]
+
+mod batch;
+mod config;
+mod cuts;
+mod demux;
+mod engine;
+mod gate;
+mod handle;
+mod handler;
+mod holdings;
+mod keyed_loop;
+mod live_times;
+mod record;
+mod turn;
+
+pub use config::LoopConfig;
+pub use demux::Demux;
+pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS};
+pub use handler::{Handler, Outbox, Verdict, Weight};
+pub use keyed_loop::{Announcements, Ingress, KeyedLoop, LoopParts, keyed_loop};
+pub use turn::{Hops, Turn};
