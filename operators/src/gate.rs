@@ -52,7 +52,8 @@ pub(crate) fn gate<'scope, T, D, H>(
     name: &str,
     gate: u32,
     ports: GatePorts<'scope, T, D, H::Failure>,
-    mut convert: impl FnMut(D) -> H::Message + 'static,
+    mut convert: Box<dyn FnMut(D) -> H::Message>,
+    mut on_cut: Box<dyn FnMut(u64, u64)>,
     config: &LoopConfig,
     shared: &Rc<Shared<H::Failure>>,
 ) -> GateStreams<'scope, T, H::Message>
@@ -91,6 +92,7 @@ where
         let mut holdings = Holdings::<T, 2>::born(born);
         let mut gate = Gate::<T, H::Message>::new(credit, peers);
         let mut cuts = 0;
+        let mut admitted = 0;
         move |frontiers| {
             signals.for_each(|_, signals| {
                 for signal in signals.drain(..) {
@@ -100,7 +102,10 @@ where
             if let Some(announcements) = &mut announcements {
                 announcements.for_each(|_, numbers| {
                     for number in numbers.drain(..) {
-                        cuts = cuts.max(number);
+                        if number > cuts {
+                            cuts = number; // STEP 1: what is admitted from here on is red.
+                            on_cut(cuts, admitted);
+                        }
                     }
                 });
             }
@@ -111,7 +116,7 @@ where
             }
             holdings.raise(Turn::after_cut(cuts));
 
-            let mut admitted = 0;
+            let admitted_before = admitted;
             let mut output = records.activate();
             let mut batch = Batch::new(&holdings, RECORDS, &mut output);
             let mut send = |time: &T, message: H::Message| {
@@ -129,7 +134,7 @@ where
             drop(output);
 
             state.held_back.set(gate.held_back.len());
-            shared.update(|stats| stats.admitted += admitted);
+            shared.update(|stats| stats.admitted += admitted - admitted_before);
             let mut next: Antichain<T> = Antichain::new();
             for time in frontiers[0].frontier().iter() {
                 next.insert_ref(&time.outer);

@@ -56,6 +56,7 @@ pub struct Ingress<'scope, T: Timestamp, D, M> {
     name: String,
     stream: Stream<'scope, T, Vec<D>>,
     convert: Box<dyn FnMut(D) -> M>,
+    on_cut: Box<dyn FnMut(u64, u64)>,
 }
 
 impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
@@ -65,7 +66,20 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
         stream: Stream<'scope, T, Vec<D>>,
         convert: impl FnMut(D) -> M + 'static,
     ) -> Self {
-        Ingress { name: name.into(), stream, convert: Box::new(convert) }
+        Ingress {
+            name: name.into(),
+            stream,
+            convert: Box::new(convert),
+            on_cut: Box::new(|_, _| ()),
+        }
+    }
+
+    /// Has `note` told, each time this worker's gate takes a cut, the cut's number and how many
+    /// records the gate had admitted by then, since it was built.
+    #[must_use]
+    pub fn on_cut(mut self, note: impl FnMut(u64, u64) + 'static) -> Self {
+        self.on_cut = Box::new(note);
+        self
     }
 }
 
@@ -203,6 +217,7 @@ where
                 number,
                 ports,
                 ingress.convert,
+                ingress.on_cut,
                 &config,
                 &shared,
             );
