@@ -1,0 +1,189 @@
+//! What leaves the functions, as streams of the egresses' own types.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use differential_dataflow::Data;
+use differential_dataflow::difference::Semigroup;
+use differential_dataflow::lattice::Lattice;
+use differential_dataflow::{AsCollection, VecCollection};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::{Operator, OutputBuilder};
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::progress::Timestamp;
+use timely::progress::operate::FrontierInterest;
+
+use super::Handle;
+use crate::dead_letter::DeadLetter;
+use crate::dispatch::{Batch, ErasedEgress};
+use crate::egress::Egress;
+use crate::error::{Error, Kind};
+
+const DEAD_LETTERS: &str = "timely-statefun/dead-letters";
+
+/// The egress of dead letters, which every set of functions has.
+pub(super) fn dead_letters<M>() -> Egress<DeadLetter<M>> {
+    Egress::new(DEAD_LETTERS)
+}
+
+/// What leaves a set of functions, and the handle on it.
+pub struct Egresses<'scope, T: Timestamp, M> {
+    parts: RefCell<Vec<Option<Stream<'scope, T, Vec<Batch>>>>>,
+    bound: Vec<ErasedEgress<T>>,
+    dead_letters_read: Rc<Cell<bool>>,
+    handle: Handle<T>,
+    message: std::marker::PhantomData<fn() -> M>,
+}
+
+impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
+    pub(super) fn new(
+        parts: Vec<Stream<'scope, T, Vec<Batch>>>,
+        bound: Vec<ErasedEgress<T>>,
+        dead_letters_read: Rc<Cell<bool>>,
+        handle: Handle<T>,
+    ) -> Self {
+        let parts = RefCell::new(parts.into_iter().map(Some).collect());
+        Egresses { parts, bound, dead_letters_read, handle, message: std::marker::PhantomData }
+    }
+
+    /// The records of an egress, each at the ingress time that caused it. Each egress can be taken
+    /// once; the stream can be cloned.
+    ///
+    /// # Errors
+    ///
+    /// If the egress is not bound, was bound with another type, or was taken before.
+    pub fn stream<E: 'static>(
+        &self,
+        egress: Egress<E>,
+    ) -> Result<Stream<'scope, T, Vec<E>>, Error> {
+        let name = egress.name();
+        let Some(at) = self.bound.iter().position(|bound| bound.name == name) else {
+            return Err(Kind::UnknownEgress(name.to_owned()).into());
+        };
+        let (bound, asked) = (self.bound[at].type_name, std::any::type_name::<E>());
+        if !self.bound[at].carries::<E>() {
+            return Err(Kind::EgressType { egress: name.to_owned(), bound, asked }.into());
+        }
+        self.take(at, name)
+    }
+
+    /// An egress of changes, `(data, difference)`, as a differential collection: each change happens
+    /// at the ingress time that caused it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stream`](Self::stream).
+    pub fn collection<D, R>(
+        &self,
+        egress: Egress<(D, R)>,
+    ) -> Result<VecCollection<'scope, T, D, R>, Error>
+    where
+        T: Lattice,
+        D: Data,
+        R: Semigroup + 'static,
+    {
+        let changes = self.stream(egress)?;
+        let name = format!("Collection [{}]", egress.name());
+        Ok(stamp(changes, &name).as_collection())
+    }
+
+    /// An egress of changes that say themselves when they happen, `(data, time, difference)`, as a
+    /// differential collection. `time` must not be before the message's own.
+    ///
+    /// Functions that handle messages in the order of their arrival use this: a change that follows
+    /// another of the same data at an earlier time can be given the later of the two times.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stream`](Self::stream).
+    pub fn updates<D, R>(
+        &self,
+        egress: Egress<(D, T, R)>,
+    ) -> Result<VecCollection<'scope, T, D, R>, Error>
+    where
+        T: Lattice,
+        D: Data,
+        R: Semigroup + 'static,
+    {
+        Ok(self.stream(egress)?.as_collection())
+    }
+
+    /// The messages that were given up, each at its ingress time. While nobody takes them, they are
+    /// reported as warnings through `tracing`.
+    ///
+    /// # Errors
+    ///
+    /// If they were taken before.
+    pub fn dead_letters(&self) -> Result<Stream<'scope, T, Vec<DeadLetter<M>>>, Error> {
+        let letters = self.take(self.bound.len(), DEAD_LETTERS)?;
+        self.dead_letters_read.set(true);
+        Ok(letters)
+    }
+
+    /// The handle on the functions that these egresses leave.
+    pub fn handle(&self) -> Handle<T> {
+        self.handle.clone()
+    }
+
+    fn take<E: 'static>(
+        &self,
+        at: usize,
+        name: &'static str,
+    ) -> Result<Stream<'scope, T, Vec<E>>, Error> {
+        let part = self.parts.borrow_mut()[at].take();
+        let part = part.ok_or_else(|| Kind::EgressTaken(name.to_owned()))?;
+        Ok(unpack(part, name))
+    }
+}
+
+/// Batches of one egress as records of its type, in order.
+fn unpack<'scope, T: Timestamp, E: 'static>(
+    batches: Stream<'scope, T, Vec<Batch>>,
+    name: &str,
+) -> Stream<'scope, T, Vec<E>> {
+    let mut builder = OperatorBuilder::new(format!("Egress [{name}]"), batches.scope());
+    let mut input = builder.new_input(batches, Pipeline);
+    builder.set_notify_for(0, FrontierInterest::Never);
+    let (output, records) = builder.new_output::<Vec<E>>();
+    let mut output: OutputBuilder<T, CapacityContainerBuilder<Vec<E>>> =
+        OutputBuilder::from(output);
+    builder.build(move |_| {
+        move |_| {
+            let mut output = output.activate();
+            input.for_each(|capability, batches| {
+                let mut session = output.session(&capability);
+                for batch in batches.drain(..) {
+                    let records = batch.records.downcast::<Vec<E>>();
+                    let mut records = records.expect("an egress carries one type");
+                    session.give_container(&mut records);
+                }
+            });
+        }
+    });
+    records
+}
+
+/// Changes with the times at which they travel.
+fn stamp<'scope, T: Timestamp, D: 'static, R: 'static>(
+    changes: Stream<'scope, T, Vec<(D, R)>>,
+    name: &str,
+) -> Stream<'scope, T, Vec<(D, T, R)>> {
+    changes.unary(Pipeline, name, |_, _| {
+        |input, output| {
+            input.for_each(|capability, changes| {
+                let time = capability.time();
+                let changes = changes.drain(..).map(|(data, change)| (data, time.clone(), change));
+                output.session(&capability).give_iterator(changes);
+            });
+        }
+    })
+}
+
+impl<T: Timestamp, M> std::fmt::Debug for Egresses<'_, T, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.bound.iter().map(|egress| egress.name).collect();
+        f.debug_struct("Egresses").field("egresses", &names).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! Messages that were given up on, and why.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
+use crate::message::Mismatch;
+
+/// A message that was given up on. Nothing it might have caused happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter<M> {
+    /// Who the message was for.
+    pub target: Address,
+    /// Who sent it, if a function did or the ingress named somebody.
+    pub caller: Option<Address>,
+    /// What it said.
+    pub message: M,
+    /// Why it was given up.
+    pub reason: Reason,
+    /// How often it was tried; 0 if there was nobody to try it on.
+    pub attempts: u32,
+}
+
+/// Why a message was given up, or a program stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Reason {
+    /// No function is bound to the target's type, nor to its namespace.
+    #[error("no function of this type is bound")]
+    NotBound,
+    /// The function returned this error.
+    #[error("the function failed: {0}")]
+    Failed(String),
+    /// The function panicked with this message.
+    #[error("the function panicked: {0}")]
+    Panicked(String),
+    /// The message is not of the type that the function takes.
+    #[error("the message is of another type: {0}")]
+    WrongInput(Mismatch),
+    /// The function used a state that it has not declared.
+    #[error("the function used state \"{0}\", which it does not declare")]
+    UndeclaredState(String),
+    /// The function used a state with another type than it declared.
+    #[error("the function used state \"{state}\" as \"{used}\" but declares it as \"{declared}\"")]
+    StateType {
+        /// The name of the state.
+        state: String,
+        /// The name of the type it was declared with.
+        declared: String,
+        /// The name of the type it was used with.
+        used: String,
+    },
+    /// The function emitted to an egress that is not bound.
+    #[error("the function emitted to egress \"{0}\", which is not bound")]
+    UnknownEgress(String),
+    /// The function emitted to an egress with another type than it was bound with.
+    #[error("the function emitted {used} to egress \"{egress}\", which carries {bound}")]
+    EgressType {
+        /// The name of the egress.
+        egress: String,
+        /// The type it was bound with.
+        bound: String,
+        /// The type it was used with.
+        used: String,
+    },
+    /// A chain of messages was longer than [`depth_max`](crate::Limits::depth_max).
+    #[error("the chain of messages that led here is longer than {0}")]
+    TooDeep(u32),
+    /// More waited on the worker than [`loop_bytes_hard`](crate::Limits::loop_bytes_hard) allows.
+    #[error("more messages wait on this worker than its hard limit allows")]
+    Full,
+}
+
+/// Why a program stopped: the address at which it happened, and what.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Who could not handle a message.
+    pub address: Address,
+    /// Why.
+    pub reason: Reason,
+    /// The worker it happened on, out of all workers of all processes.
+    pub worker: usize,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stopped at \"{}\" on worker {}: {}", self.address, self.worker, self.reason)
+    }
+}
+
+/// What to do when a function cannot handle a message.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Stop the dataflow on all workers. No frontier passes what did not happen.
+    #[default]
+    Stop,
+    /// Give the message up: it becomes a dead letter, and the next one is handled.
+    DeadLetter,
+}

@@ -1,0 +1,198 @@
+//! What a function sees and can do while it handles one message.
+
+use super::egresses::{self, Egresses};
+use super::names::Names;
+use super::{NOBODY, Routed, Surroundings, TypeIndex};
+use crate::address::{Address, FunctionType, Id};
+use crate::dead_letter::Reason;
+use crate::egress::Egress;
+use crate::message::Carries;
+use crate::placement;
+use crate::state::{Cursor, FunctionState, Mistake};
+use crate::value::{Value, ValueSpec};
+
+/// What a function sees and can do while it handles one message.
+///
+/// State that is written, messages that are sent and records that are emitted take effect together
+/// when the function returns `Ok`, and not at all if it returns an error or panics.
+///
+/// Using a state or an egress in a way that does not fit how it was declared has no effect and makes
+/// the invocation fail, whatever the function returns.
+pub struct Context<'a, M, T = u64> {
+    pub(super) routed: &'a Routed<M>,
+    pub(super) cursor: Cursor,
+    pub(super) state: &'a mut FunctionState,
+    pub(super) names: &'a mut Names,
+    pub(super) egresses: &'a mut Egresses<T>,
+    pub(super) surroundings: &'a mut dyn Surroundings<M, T>,
+    /// The first misuse of state or an egress.
+    pub(super) mistake: Option<Reason>,
+}
+
+impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
+    /// The address that handles this message.
+    pub fn address(&self) -> Address {
+        self.names.target(self.routed)
+    }
+
+    /// The id of the address that handles this message.
+    pub fn id(&self) -> &Id {
+        &self.routed.target
+    }
+
+    /// Who sent this message: the function that sent it, or whom the ingress named.
+    pub fn caller(&self) -> Option<Address> {
+        self.names.caller(self.routed)
+    }
+
+    /// The ingress time: the timestamp of the record that caused this message, directly or through
+    /// others. What is sent and emitted now has the same.
+    pub fn time(&self) -> &T {
+        self.surroundings.time()
+    }
+
+    /// The ingress frontier that this worker has seen: every ingress record it will still handle is
+    /// at or after an element of it. Empty when there will be none.
+    ///
+    /// Messages that earlier records caused may still be under way.
+    pub fn frontier(&self) -> &[T] {
+        self.surroundings.frontier()
+    }
+
+    /// Sends a message to a function.
+    ///
+    /// Messages from one address to another arrive in the order in which they were sent.
+    pub fn send<I>(&mut self, to: FunctionType<I>, id: impl Into<Id>, input: I)
+    where
+        M: Carries<I>,
+    {
+        let target = self.names.constant(to.as_str());
+        self.dispatch(target, id.into(), M::pack(input));
+    }
+
+    /// Sends a message to an address that is known only at run time.
+    pub fn forward(&mut self, target: Address, message: M) {
+        let target_type = self.names.index(&target.function_type);
+        self.dispatch(target_type, target.id, message);
+    }
+
+    /// Sends an answer to the caller.
+    ///
+    /// # Errors
+    ///
+    /// If nobody sent this message.
+    pub fn reply<I>(&mut self, input: I) -> Result<(), NoCaller>
+    where
+        M: Carries<I>,
+    {
+        if self.routed.caller_type == NOBODY {
+            return Err(NoCaller);
+        }
+        self.dispatch(self.routed.caller_type, self.routed.caller.clone(), M::pack(input));
+        Ok(())
+    }
+
+    fn dispatch(&mut self, target_type: TypeIndex, target: Id, message: M) {
+        let caller_type = self.routed.target_type;
+        self.surroundings.send(Routed {
+            target_type,
+            caller_type,
+            depth: self.routed.depth.saturating_add(1),
+            hash: placement::hash(&target),
+            target,
+            caller: self.routed.target.clone(),
+            names: self.names.travelling(target_type, caller_type),
+            message,
+        });
+    }
+
+    /// Emits a record, which leaves at this message's [time](Self::time).
+    pub fn emit<E: 'static>(&mut self, egress: Egress<E>, record: E) {
+        let emitted = self.egresses.emit(egress, self.surroundings.time(), record);
+        if let Err(mistake) = emitted {
+            let egress = egress.name().to_owned();
+            self.mistake.get_or_insert(match mistake {
+                egresses::Mistake::Unknown => Reason::UnknownEgress(egress),
+                egresses::Mistake::OtherType { bound } => Reason::EgressType {
+                    egress,
+                    bound: bound.to_owned(),
+                    used: std::any::type_name::<E>().to_owned(),
+                },
+            });
+        }
+    }
+
+    /// The value this address keeps, if it keeps one.
+    pub fn get<V: Value>(&mut self, spec: ValueSpec<V>) -> Option<&V> {
+        match self.state.get(&self.cursor, spec) {
+            Ok(value) => value,
+            Err(mistake) => {
+                self.mistake.get_or_insert_with(|| reason(mistake));
+                None
+            }
+        }
+    }
+
+    /// Keeps a value, in place of the one there was.
+    pub fn set<V: Value>(&mut self, spec: ValueSpec<V>, value: V) {
+        self.put(spec, Some(value));
+    }
+
+    /// Keeps no value any more. An address that keeps none takes no memory.
+    pub fn clear<V: Value>(&mut self, spec: ValueSpec<V>) {
+        self.put(spec, None);
+    }
+
+    /// Changes a value, starting from the default where there is none, and returns what it became.
+    ///
+    /// ```
+    /// # use timely_statefun::{Context, FunctionResult, ValueSpec};
+    /// const SEEN: ValueSpec<u64> = ValueSpec::new("seen");
+    ///
+    /// fn greet(context: &mut Context<'_, String>, name: &String) -> FunctionResult {
+    ///     let seen = context.update(SEEN, |seen| *seen += 1);
+    ///     println!("{name} was here {seen} times");
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn update<V: Value + Clone + Default>(
+        &mut self,
+        spec: ValueSpec<V>,
+        change: impl FnOnce(&mut V),
+    ) -> V {
+        let mut value = self.get(spec).cloned().unwrap_or_default();
+        change(&mut value);
+        self.put(spec, Some(value.clone()));
+        value
+    }
+
+    fn put<V: Value>(&mut self, spec: ValueSpec<V>, value: Option<V>) {
+        let put = self.state.put(&mut self.cursor, &self.routed.target, spec, value);
+        if let Err(mistake) = put {
+            self.mistake.get_or_insert_with(|| reason(mistake));
+        }
+    }
+}
+
+impl<M, T> std::fmt::Debug for Context<'_, M, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let address = self.names.target(self.routed);
+        f.debug_struct("Context").field("address", &address).finish_non_exhaustive()
+    }
+}
+
+fn reason(mistake: Mistake) -> Reason {
+    match mistake {
+        Mistake::Undeclared(state) => Reason::UndeclaredState(state.to_owned()),
+        Mistake::OtherType { state, declared, used } => Reason::StateType {
+            state: state.to_owned(),
+            declared: declared.to_owned(),
+            used: used.to_owned(),
+        },
+    }
+}
+
+/// There is nobody to reply to.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nobody sent this message, so there is nobody to reply to")]
+pub struct NoCaller;

@@ -1,0 +1,178 @@
+//! What functions emitted, by egress, until it leaves: typed, in order, and undone with the
+//! invocation that emitted it.
+
+use std::any::{Any, TypeId};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::egress::Egress;
+
+/// Records of one egress and one time, on their way out: a `Vec` of the egress's own type.
+pub(crate) struct Batch {
+    pub(crate) egress: usize,
+    pub(crate) records: Box<dyn Any>,
+}
+
+/// An egress whose type is not in sight.
+pub(crate) struct ErasedEgress<T> {
+    pub(crate) name: &'static str,
+    /// The Rust name of the type of its records, for messages.
+    pub(crate) type_name: &'static str,
+    type_id: TypeId,
+    make: fn() -> Box<dyn AnyBuffer<T>>,
+}
+
+impl<T> Clone for ErasedEgress<T> {
+    fn clone(&self) -> Self {
+        ErasedEgress { ..*self }
+    }
+}
+
+impl<T: Clone + PartialEq + 'static> ErasedEgress<T> {
+    pub(crate) fn new<E: 'static>(egress: Egress<E>) -> Self {
+        ErasedEgress {
+            name: egress.name(),
+            type_name: std::any::type_name::<E>(),
+            type_id: TypeId::of::<E>(),
+            make: || Box::new(Buffer::<T, E>::new()),
+        }
+    }
+}
+
+impl<T> ErasedEgress<T> {
+    /// Whether its records are of this type.
+    pub(crate) fn carries<E: 'static>(&self) -> bool {
+        self.type_id == TypeId::of::<E>()
+    }
+}
+
+trait AnyBuffer<T> {
+    fn commit(&mut self);
+    fn rollback(&mut self);
+    fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch));
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+struct Buffer<T, E> {
+    records: Vec<(T, E)>,
+    /// How many of the records will certainly leave.
+    committed: usize,
+}
+
+impl<T, E> Buffer<T, E> {
+    fn new() -> Self {
+        Buffer { records: Vec::new(), committed: 0 }
+    }
+}
+
+impl<T: Clone + PartialEq + 'static, E: 'static> AnyBuffer<T> for Buffer<T, E> {
+    fn commit(&mut self) {
+        self.committed = self.records.len();
+    }
+
+    fn rollback(&mut self) {
+        self.records.truncate(self.committed);
+    }
+
+    /// In the order of emission: a batch ends where the time changes.
+    fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch)) {
+        self.committed = 0;
+        let mut records = self.records.drain(..);
+        let Some((mut time, first)) = records.next() else { return };
+        let mut batch = vec![first];
+        for (next, record) in records {
+            if next != time {
+                let records = Box::new(std::mem::take(&mut batch));
+                receive(&time, Batch { egress, records });
+                time = next;
+            }
+            batch.push(record);
+        }
+        receive(&time, Batch { egress, records: Box::new(batch) });
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// A use of an egress that does not fit its binding.
+pub(super) enum Mistake {
+    Unknown,
+    OtherType { bound: &'static str },
+}
+
+/// The egresses of one worker, in the order they were bound; dead letters come last.
+pub(crate) struct Egresses<T> {
+    bound: Vec<ErasedEgress<T>>,
+    buffers: Vec<Box<dyn AnyBuffer<T>>>,
+    /// Egresses the running invocation emitted to.
+    touched: Vec<usize>,
+    dead_letters_read: Rc<Cell<bool>>,
+}
+
+impl<T: Clone + PartialEq + 'static> Egresses<T> {
+    pub(crate) fn new<D: 'static>(
+        bound: Vec<ErasedEgress<T>>,
+        dead_letters: Egress<D>,
+        dead_letters_read: Rc<Cell<bool>>,
+    ) -> Self {
+        let dead_letters = ErasedEgress::new(dead_letters);
+        let buffers = bound.iter().chain([&dead_letters]).map(|egress| (egress.make)()).collect();
+        Egresses { bound, buffers, touched: Vec::new(), dead_letters_read }
+    }
+
+    pub(super) fn emit<E: 'static>(
+        &mut self,
+        egress: Egress<E>,
+        time: &T,
+        record: E,
+    ) -> Result<(), Mistake> {
+        let name = egress.name();
+        let same = |at: &&'static str| std::ptr::eq(*at, name) || **at == *name;
+        let Some(at) = self.bound.iter().position(|bound| same(&bound.name)) else {
+            return Err(Mistake::Unknown);
+        };
+        match self.buffers[at].as_any_mut().downcast_mut::<Buffer<T, E>>() {
+            Some(buffer) => {
+                if buffer.committed == buffer.records.len() {
+                    self.touched.push(at);
+                }
+                buffer.records.push((time.clone(), record));
+                Ok(())
+            }
+            None => Err(Mistake::OtherType { bound: self.bound[at].type_name }),
+        }
+    }
+
+    #[inline]
+    pub(super) fn commit(&mut self) {
+        for at in self.touched.drain(..) {
+            self.buffers[at].commit();
+        }
+    }
+
+    pub(super) fn rollback(&mut self) {
+        for at in self.touched.drain(..) {
+            self.buffers[at].rollback();
+        }
+    }
+
+    /// Emits a dead letter at once: giving a message up is never undone.
+    pub(super) fn dead_letter<D: 'static>(&mut self, time: T, letter: D) {
+        let buffer = self.buffers.last_mut().and_then(|buffer| buffer.as_any_mut().downcast_mut());
+        let buffer: &mut Buffer<T, D> = buffer.expect("the last egress is that of dead letters");
+        buffer.records.push((time, letter));
+        buffer.committed = buffer.records.len();
+    }
+
+    pub(super) fn dead_letters_are_read(&self) -> bool {
+        self.dead_letters_read.get()
+    }
+
+    pub(super) fn drain(&mut self, receive: &mut dyn FnMut(&T, Batch)) {
+        for (egress, buffer) in self.buffers.iter_mut().enumerate() {
+            buffer.drain(egress, receive);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Misuse found while a program is built.
+
+use crate::address::TypeName;
+
+/// A mistake in how functions, egresses or streams were put together, found before anything runs.
+///
+/// What exactly is wrong is asked with the predicates; the message names the thing and quotes it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Kind {
+    #[error("function type \"{0}\" is bound twice")]
+    DuplicateFunction(TypeName),
+    #[error("namespace \"{0}\" is bound twice")]
+    DuplicateNamespace(String),
+    #[error("egress \"{0}\" is bound twice")]
+    DuplicateEgress(String),
+    #[error("state \"{state}\" of function type \"{function}\" is declared twice")]
+    DuplicateState { function: String, state: String },
+    #[error("there is no ingress: functions need at least one stream of messages")]
+    NoIngress,
+    #[error("egress \"{0}\" is not bound")]
+    UnknownEgress(String),
+    #[error("egress \"{0}\" was already taken")]
+    EgressTaken(String),
+    #[error("egress \"{egress}\" carries {bound}, not {asked}")]
+    EgressType { egress: String, bound: &'static str, asked: &'static str },
+    #[error("{what} \"{name}\" is not a valid name: {why}")]
+    InvalidName { what: &'static str, name: String, why: &'static str },
+}
+
+impl Error {
+    /// A function type, or a namespace, was bound twice.
+    pub fn is_duplicate_function(&self) -> bool {
+        matches!(self.0, Kind::DuplicateFunction(_) | Kind::DuplicateNamespace(_))
+    }
+
+    /// An egress was bound twice.
+    pub fn is_duplicate_egress(&self) -> bool {
+        matches!(self.0, Kind::DuplicateEgress(_))
+    }
+
+    /// A function declared two states of one name.
+    pub fn is_duplicate_state(&self) -> bool {
+        matches!(self.0, Kind::DuplicateState { .. })
+    }
+
+    /// No stream was given.
+    pub fn is_no_ingress(&self) -> bool {
+        matches!(self.0, Kind::NoIngress)
+    }
+
+    /// An egress was asked for that was not bound.
+    pub fn is_unknown_egress(&self) -> bool {
+        matches!(self.0, Kind::UnknownEgress(_))
+    }
+
+    /// An egress was asked for a second time. The stream of the first time can be cloned.
+    pub fn is_egress_taken(&self) -> bool {
+        matches!(self.0, Kind::EgressTaken(_))
+    }
+
+    /// An egress was asked for with another type than it was bound with.
+    pub fn is_egress_type(&self) -> bool {
+        matches!(self.0, Kind::EgressType { .. })
+    }
+
+    /// A name breaks the rules of names.
+    pub fn is_invalid_name(&self) -> bool {
+        matches!(self.0, Kind::InvalidName { .. })
+    }
+}

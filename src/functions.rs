@@ -1,0 +1,202 @@
+//! The builder: which functions and egresses there are, checked before a dataflow exists.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::address::{self, FunctionType, Namespace};
+use crate::dead_letter::OnFailure;
+use crate::dispatch::ErasedEgress;
+use crate::egress::Egress;
+use crate::error::{Error, Kind};
+use crate::function::{Body, Function};
+use crate::message::Carries;
+
+/// Limits of a set of functions, each with its default.
+///
+/// ```
+/// use timely_statefun::{Functions, Limits};
+///
+/// let limits = Limits { budget_messages: 1, ..Limits::default() };
+/// let functions = Functions::<String>::new().limits(limits);
+/// # functions.check().unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Messages a worker handles before it gives other operators their turn. Default 4,096; at
+    /// least 1.
+    pub budget_messages: usize,
+    /// Time after which it does so although it could handle more; looked at between messages.
+    /// Default 1 ms; `None` for no limit.
+    pub activation_max: Option<Duration>,
+    /// How long a worker without work keeps looking for some before its thread parks, in programs
+    /// of several workers. Default 20 µs.
+    pub spin: Duration,
+    /// Records that one ingress of one worker may have let in for one worker and that are not yet
+    /// handled. Default 65,536; at least 1.
+    pub gate_credit_records: usize,
+    /// Bytes waiting on a worker above which no ingress lets anything in, until they are below
+    /// three quarters of it. A message counts with the size of its type. Default 256 MiB.
+    pub loop_bytes_soft: usize,
+    /// Bytes waiting on a worker above which messages that functions send it are given up, as
+    /// [`when_full`](Self::when_full) says. Default 1 GiB.
+    pub loop_bytes_hard: usize,
+    /// What becomes of messages above [`loop_bytes_hard`](Self::loop_bytes_hard). Default: stop.
+    pub when_full: OnFailure,
+    /// How many messages may lead to one another before the last becomes a dead letter. Default
+    /// `u32::MAX`, which stands for no limit: functions may message each other for ever.
+    pub depth_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let limits = timely_statefun_operators::LoopConfig::default();
+        Limits {
+            budget_messages: limits.budget_messages,
+            activation_max: limits.activation_max,
+            spin: limits.spin,
+            gate_credit_records: limits.gate_credit_records,
+            loop_bytes_soft: limits.loop_bytes_soft,
+            loop_bytes_hard: limits.loop_bytes_hard,
+            when_full: OnFailure::Stop,
+            depth_max: u32::MAX,
+        }
+    }
+}
+
+/// Which functions and egresses there are. `M` is the program's message type, `T` its timestamp.
+///
+/// Every worker builds the same ones. Mistakes are kept and come back from [`check`](Self::check) or
+/// from [`stateful_functions`](crate::StatefulFunctions::stateful_functions), before anything is
+/// built.
+pub struct Functions<M, T = u64> {
+    pub(crate) name: String,
+    pub(crate) functions: Vec<(&'static str, Rc<Body<M, T>>)>,
+    pub(crate) namespaces: Vec<(&'static str, Rc<Body<M, T>>)>,
+    pub(crate) egresses: Vec<ErasedEgress<T>>,
+    pub(crate) limits: Limits,
+    mistake: Option<Error>,
+}
+
+impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
+    /// No functions and no egresses.
+    pub fn new() -> Self {
+        Functions {
+            name: "functions".to_owned(),
+            functions: Vec::new(),
+            namespaces: Vec::new(),
+            egresses: Vec::new(),
+            limits: Limits::default(),
+            mistake: None,
+        }
+    }
+
+    /// Names this set of functions, for the operators it becomes. Default "functions".
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Binds a function to one type.
+    #[must_use]
+    pub fn embedded<I>(mut self, to: FunctionType<I>, function: Function<M, I, T>) -> Self
+    where
+        M: Carries<I>,
+    {
+        let name = to.as_str();
+        let twice = self.functions.iter().any(|(bound, _)| *bound == name);
+        let result = address::check("function type", name).and_then(|()| {
+            let twice = twice.then(|| Kind::DuplicateFunction(to.name()).into());
+            twice.map_or(Ok(()), Err)
+        });
+        self.note(result.and_then(|()| check_values(name, &function.body)));
+        self.functions.push((name, Rc::new(function.body)));
+        self
+    }
+
+    /// Binds a function to all types of a namespace that are not bound by themselves.
+    ///
+    /// Each such type keeps state of its own. Types come into being with their first message.
+    #[must_use]
+    pub fn embedded_namespace<I>(mut self, to: Namespace<I>, function: Function<M, I, T>) -> Self
+    where
+        M: Carries<I>,
+    {
+        let name = to.name();
+        let twice = self.namespaces.iter().any(|(bound, _)| *bound == name);
+        let result = address::check_part("namespace", name).and_then(|()| {
+            let twice = twice.then(|| Kind::DuplicateNamespace(name.to_owned()).into());
+            twice.map_or(Ok(()), Err)
+        });
+        self.note(result.and_then(|()| check_values(name, &function.body)));
+        self.namespaces.push((name, Rc::new(function.body)));
+        self
+    }
+
+    /// Binds an egress, which functions can then emit to.
+    #[must_use]
+    pub fn egress<E: 'static>(mut self, egress: Egress<E>) -> Self {
+        let name = egress.name();
+        let twice = self.egresses.iter().any(|bound| bound.name == name);
+        self.note(address::check("egress", name).and_then(|()| {
+            let twice = twice.then(|| Kind::DuplicateEgress(name.to_owned()).into());
+            twice.map_or(Ok(()), Err)
+        }));
+        self.egresses.push(ErasedEgress::new(egress));
+        self
+    }
+
+    /// Sets the limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Checks what was bound so far.
+    ///
+    /// # Errors
+    ///
+    /// The first mistake that was made.
+    pub fn check(&self) -> Result<(), Error> {
+        self.mistake.clone().map_or(Ok(()), Err)
+    }
+
+    fn note(&mut self, result: Result<(), Error>) {
+        if let Err(mistake) = result {
+            self.mistake.get_or_insert(mistake);
+        }
+    }
+}
+
+fn check_values<M, T>(function: &str, body: &Body<M, T>) -> Result<(), Error> {
+    for (at, value) in body.values.iter().enumerate() {
+        address::check_part("state", value.name)?;
+        address::check("state type", value.type_name)?;
+        if body.values[..at].iter().any(|before| before.name == value.name) {
+            let (function, state) = (function.to_owned(), value.name.to_owned());
+            return Err(Kind::DuplicateState { function, state }.into());
+        }
+    }
+    Ok(())
+}
+
+impl<M: 'static, T: Clone + PartialEq + 'static> Default for Functions<M, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M, T> fmt::Debug for Functions<M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |bound: &[(&'static str, _)]| -> Vec<_> {
+            bound.iter().map(|(name, _)| *name).collect()
+        };
+        f.debug_struct("Functions")
+            .field("name", &self.name)
+            .field("functions", &names(&self.functions))
+            .field("namespaces", &names(&self.namespaces))
+            .finish_non_exhaustive()
+    }
+}

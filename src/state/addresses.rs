@@ -1,0 +1,133 @@
+//! The addresses of one function type that have state: from an id to a slot, and back.
+//!
+//! Slots are numbers into chunks that never move, so that growing never copies what is there. The
+//! table holds a part of each hash beside the slot and grows without looking at ids.
+
+use hashbrown::HashTable;
+
+use crate::address::Id;
+
+/// Where the values of one address are in every column.
+pub(crate) type Slot = u32;
+
+const CHUNK_BITS: u32 = 12;
+const CHUNK: usize = 1 << CHUNK_BITS;
+
+/// A vector of chunks of equal size: pushing never moves what is there.
+pub(super) struct Chunks<X>(Vec<Vec<X>>);
+
+impl<X> Default for Chunks<X> {
+    fn default() -> Self {
+        Chunks(Vec::new())
+    }
+}
+
+impl<X> Chunks<X> {
+    #[inline]
+    pub(super) fn get(&self, at: Slot) -> Option<&X> {
+        self.0.get((at >> CHUNK_BITS) as usize)?.get(at as usize & (CHUNK - 1))
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, at: Slot) -> Option<&mut X> {
+        self.0.get_mut((at >> CHUNK_BITS) as usize)?.get_mut(at as usize & (CHUNK - 1))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self.0.last() {
+            Some(last) => (self.0.len() - 1) * CHUNK + last.len(),
+            None => 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, item: X) {
+        if self.0.last().is_none_or(|last| last.len() == CHUNK) {
+            // The first chunk grows as it fills: most function types have few addresses.
+            let capacity = if self.0.is_empty() { 0 } else { CHUNK };
+            self.0.push(Vec::with_capacity(capacity));
+        }
+        self.0.last_mut().expect("there is one now").push(item);
+    }
+}
+
+/// An address in its slot; free slots keep their last id until they are used again.
+struct Row {
+    id: Id,
+    values: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    /// The lower half of the hash.
+    hash: u32,
+    slot: Slot,
+}
+
+/// A full hash from the half that entries keep. The table wants its high bits mixed.
+#[inline]
+fn spread(half: u32) -> u64 {
+    u64::from(half).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[derive(Default)]
+pub(super) struct Addresses {
+    table: HashTable<Entry>,
+    rows: Chunks<Row>,
+    free: Vec<Slot>,
+}
+
+impl Addresses {
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    #[inline]
+    pub(super) fn find(&self, id: &Id, hash: u64) -> Option<Slot> {
+        let half = hash as u32;
+        let same = |entry: &Entry| {
+            entry.hash == half && self.rows.get(entry.slot).is_some_and(|row| row.id == *id)
+        };
+        self.table.find(spread(half), same).map(|entry| entry.slot)
+    }
+
+    /// A slot for an address that has none.
+    pub(super) fn insert(&mut self, id: &Id, hash: u64) -> Slot {
+        let row = Row { id: id.clone(), values: 0 };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                *self.rows.get_mut(slot).expect("free slots exist") = row;
+                slot
+            }
+            None => {
+                let slot = Slot::try_from(self.rows.len())
+                    .expect("fewer than 2^32 addresses of one type have state on a worker");
+                self.rows.push(row);
+                slot
+            }
+        };
+        let entry = Entry { hash: hash as u32, slot };
+        self.table.insert_unique(spread(entry.hash), entry, |entry| spread(entry.hash));
+        slot
+    }
+
+    /// Notes that an address has one value more or less.
+    #[inline]
+    pub(super) fn count_values(&mut self, slot: Slot, change: i32) {
+        if change != 0 {
+            let row = self.rows.get_mut(slot).expect("the slot is taken");
+            row.values = row.values.checked_add_signed(change).expect("values are counted");
+        }
+    }
+
+    /// Forgets an address that has no value left.
+    #[inline]
+    pub(super) fn release_if_empty(&mut self, slot: Slot, hash: u64) {
+        if self.rows.get(slot).is_some_and(|row| row.values == 0) {
+            let half = hash as u32;
+            if let Ok(entry) = self.table.find_entry(spread(half), |entry| entry.slot == slot) {
+                entry.remove();
+                self.free.push(slot);
+            }
+        }
+    }
+}
