@@ -17,6 +17,10 @@ use crate::handler::{Handler, Outbox, Verdict, Weight};
 use crate::live_times::{LiveTimes, TimeIndex};
 use crate::record::{Admitted, GateAddress, Record};
 
+/// How many messages a handler is told of at once: as many as a processor can have cache misses under
+/// way, a few times over.
+const FORESEEN: usize = 32;
+
 struct Waiting<M> {
     time: TimeIndex,
     message: M,
@@ -300,7 +304,11 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         messages: usize,
         ship: &mut impl FnMut(&mut Vec<Record<T, H::Message>>),
     ) -> Option<H::Failure> {
-        for _ in 0..messages {
+        for number in 0..messages {
+            if number % FORESEEN == 0 && self.flow.queue.len() >= FORESEEN {
+                let upcoming = self.flow.queue.range(..FORESEEN);
+                self.handler.foresee(upcoming.map(|waiting| &waiting.message));
+            }
             if self.flow.away.len() >= self.away_batch {
                 ship(&mut self.flow.away);
             }

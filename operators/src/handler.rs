@@ -33,10 +33,13 @@ pub trait Handler<T: Timestamp>: 'static {
         outbox: &mut Outbox<'_, T, Self::Message>,
     ) -> Verdict<Self::Failure>;
 
-    /// Told of a message some time before it is handled, so that what it will need can be fetched
-    /// into the processor's caches meanwhile. Must not change anything that can be observed.
-    fn foresee(&mut self, message: &Self::Message) {
-        let _ = message;
+    /// Told of the messages that are handled next, in order, so that what they will need can be
+    /// fetched into the processor's caches together. Must not change anything that can be observed.
+    fn foresee<'a>(&mut self, upcoming: impl Iterator<Item = &'a Self::Message>)
+    where
+        Self::Message: 'a,
+    {
+        let _ = upcoming;
     }
 
     /// How many bytes a waiting message counts for. `None`, the default: the size of its type,

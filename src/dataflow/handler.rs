@@ -75,6 +75,13 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         verdict(self.0.deliver(message, outbox))
     }
 
+    fn foresee<'a>(&mut self, upcoming: impl Iterator<Item = &'a Routed<M>>)
+    where
+        M: 'a,
+    {
+        self.0.foresee(upcoming);
+    }
+
     fn refuse(&mut self, message: Routed<M>, time: &T) -> Verdict<Stopped> {
         verdict(self.0.refuse(message, time))
     }

@@ -21,7 +21,7 @@ pub(crate) use names::Names;
 use crate::address::{Address, Id, TypeName};
 use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 use crate::function::Body;
-use crate::state::FunctionState;
+use crate::state::{FunctionState, Slot};
 
 /// The number of a function type on one worker. Types bound by themselves have the same numbers on
 /// every worker; others are numbered as they appear, and travel by name.
@@ -83,11 +83,14 @@ pub(crate) struct Dispatcher<M, T> {
     names: Names,
     entries: Vec<Entry<M, T>>,
     egresses: Egresses<T>,
+    /// Scratch space of [`foresee`](Self::foresee).
+    foreseen: Vec<(TypeIndex, Slot)>,
 }
 
 impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
     pub(crate) fn new(bound: Bound<M, T>, names: Names, egresses: Egresses<T>) -> Self {
-        let mut dispatcher = Dispatcher { bound, names, entries: Vec::new(), egresses };
+        let (entries, foreseen) = (Vec::new(), Vec::new());
+        let mut dispatcher = Dispatcher { bound, names, entries, egresses, foreseen };
         dispatcher.make_entries();
         dispatcher
     }
@@ -159,6 +162,25 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
                     OnFailure::DeadLetter => self.give_up(routed, reason, 1, surroundings.time()),
                 }
             }
+        }
+    }
+
+    /// Fetches the state of upcoming messages into the processor's caches.
+    ///
+    /// Each step asks for what all messages need before the next step uses it, so that the processor
+    /// waits for memory once and not once a message.
+    pub(crate) fn foresee<'a>(&mut self, upcoming: impl Iterator<Item = &'a Routed<M>>) {
+        self.foreseen.clear();
+        for routed in upcoming {
+            let index = routed.target_type;
+            if let Some(entry) = self.entries.get(index as usize)
+                && let Some(slot) = entry.state.likely_slot(routed.hash)
+            {
+                self.foreseen.push((index, slot));
+            }
+        }
+        for (index, slot) in &self.foreseen {
+            self.entries[*index as usize].state.touch(*slot);
         }
     }
 

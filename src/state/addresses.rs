@@ -3,6 +3,8 @@
 //! Slots are numbers into chunks that never move, so that growing never copies what is there. The
 //! table holds a part of each hash beside the slot and grows without looking at ids.
 
+use std::hint::black_box;
+
 use hashbrown::HashTable;
 
 use crate::address::Id;
@@ -88,6 +90,18 @@ impl Addresses {
             entry.hash == half && self.rows.get(entry.slot).is_some_and(|row| row.id == *id)
         };
         self.table.find(spread(half), same).map(|entry| entry.slot)
+    }
+
+    /// The slot of an address with this hash, without a look at its id.
+    #[inline]
+    pub(super) fn likely(&self, hash: u64) -> Option<Slot> {
+        let half = hash as u32;
+        self.table.find(spread(half), |entry| entry.hash == half).map(|entry| entry.slot)
+    }
+
+    #[inline]
+    pub(super) fn touch(&self, slot: Slot) {
+        black_box(self.rows.get(slot).map(|row| row.values));
     }
 
     /// A slot for an address that has none.

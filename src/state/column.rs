@@ -2,6 +2,7 @@
 //! was before the running invocation wrote it.
 
 use std::any::Any;
+use std::hint::black_box;
 
 use super::addresses::{Chunks, Slot};
 use crate::value::{Value, ValueSpec};
@@ -17,6 +18,7 @@ pub(crate) enum Mistake {
 pub(super) trait AnyColumn: Any {
     fn name(&self) -> &'static str;
     fn type_name(&self) -> &'static str;
+    fn touch(&self, slot: Slot);
     fn commit(&mut self);
     /// Puts the values back; tells each slot whose number of values changes by how much.
     fn rollback(&mut self, changed: &mut dyn FnMut(Slot, i32));
@@ -101,6 +103,11 @@ impl<V: Value> AnyColumn for Column<V> {
 
     fn type_name(&self) -> &'static str {
         self.type_name
+    }
+
+    #[inline]
+    fn touch(&self, slot: Slot) {
+        black_box(self.get(slot).is_some());
     }
 
     #[inline]

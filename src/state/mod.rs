@@ -35,6 +35,9 @@ impl Declared {
     }
 }
 
+/// Addresses from which on it pays to fetch state before it is needed.
+const MANY: usize = 8192;
+
 /// The address an invocation is for.
 pub(crate) struct Cursor {
     hash: u64,
@@ -64,7 +67,24 @@ impl FunctionState {
         Cursor { hash, slot: self.addresses.find(id, hash) }
     }
 
+    /// The slot that an id with this hash most likely has; `None` where state is small enough to be
+    /// in the processor's caches anyway.
+    #[inline]
+    pub(crate) fn likely_slot(&self, hash: u64) -> Option<Slot> {
+        (self.addresses.len() >= MANY).then(|| self.addresses.likely(hash)).flatten()
+    }
+
+    /// Reads what is in a slot, for no other purpose than that it was read.
+    #[inline]
+    pub(crate) fn touch(&self, slot: Slot) {
+        self.addresses.touch(slot);
+        for column in &self.columns {
+            column.touch(slot);
+        }
+    }
+
     /// How many addresses have state.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.addresses.len()
     }
