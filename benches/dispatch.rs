@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::vec::UnorderedInput;
 use timely::dataflow::operators::{
-    Capability, ConnectLoop, Enter, Feedback, InputCapability, Leave, Operator, Probe,
+    Capability, ConnectLoop, Enter, Feedback, InputCapability, Operator,
 };
 use timely::order::Product;
 use timely::worker::Worker;
@@ -312,9 +312,9 @@ fn ceiling<P: Payload>(worker: &mut Worker, driver: &Driver<'_>) -> Figures {
     let crossing = Rc::new(Cell::new(false));
     let crosses = Rc::clone(&crossing);
     let (index, peers) = (worker.index() as u64, worker.peers() as u64);
-    let (mut input, mut now, probe) = worker.dataflow::<u64, _, _>(|scope| {
+    let (mut input, mut now, dataflow) = worker.dataflow::<u64, _, _>(|scope| {
         let ((input, now), stream) = scope.new_unordered_input::<Token<P>>();
-        let out = scope.iterative::<u64, _, _>(|inner| {
+        scope.iterative::<u64, _, _>(|inner| {
             let (back, cycle) = inner.feedback::<Vec<Token<P>>>(Product::new(0, 1));
             let entered = stream.enter(inner);
             let by_bin = || Exchange::new(|token: &Token<P>| bin(&token.to));
@@ -377,15 +377,9 @@ fn ceiling<P: Payload>(worker: &mut Worker, driver: &Driver<'_>) -> Figures {
                     }
                 },
             );
-            sent.clone().connect_loop(back);
-            let none = sent.unary::<timely::container::CapacityContainerBuilder<Vec<()>>, _, _, _>(
-                timely::dataflow::channels::pact::Pipeline,
-                "nothing leaves",
-                |_, _| |input, _| input.for_each(|_, tokens| tokens.clear()),
-            );
-            none.leave(scope)
+            sent.connect_loop(back);
         });
-        (input, now, out.probe().0)
+        (input, now, scope.addr()[0])
     });
     let seeds = Cell::new(index * 1_000_003);
     let (per_second, bytes_per_address) = driver.measure(
@@ -410,7 +404,9 @@ fn ceiling<P: Payload>(worker: &mut Worker, driver: &Driver<'_>) -> Figures {
     );
     stop.set(true);
     drop((input, now));
-    worker.step_while(|| !probe.done());
+    while worker.installed_dataflows().contains(&dataflow) {
+        worker.step();
+    }
     Figures { per_second, bytes_per_address, crossed: crossing.get() }
 }
 

@@ -313,7 +313,8 @@
 //!   through `tracing`.
 //! * [`OnFailure::Stop`], the default: the dataflow stops on all workers, and the handle's `run` returns
 //!   [`Stopped`], with the address, the reason and the worker. No frontier passes the time of the
-//!   message that failed, neither then nor when the dataflow is dropped.
+//!   message that failed, neither then nor when the dataflow is dropped. What was emitted at times
+//!   that no frontier has passed may or may not have left by then.
 //!
 //! ```
 //! use timely::dataflow::operators::vec::Map;
@@ -355,6 +356,7 @@
 //!         input.send(ACCOUNT.message("ada", change));
 //!     }
 //!     input.advance_to(1);
+//!     handle.run_while(worker, || probe.less_than(&1)).unwrap();
 //!     input.send(AUDIT.message("books", 0));
 //!     input.close();
 //!     let stopped = handle.run(worker).unwrap_err();

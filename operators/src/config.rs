@@ -31,6 +31,9 @@ pub struct LoopConfig {
     /// Bytes waiting on one worker above which a message that the loop itself makes is
     /// [refused](crate::Handler::refuse). Default 1 GiB.
     pub loop_bytes_hard: usize,
+    /// Breaks STEP 5 of the cut, for the test that shows what it is for.
+    #[cfg(test)]
+    pub(crate) capabilities_stay: bool,
 }
 
 impl Default for LoopConfig {
@@ -42,6 +45,8 @@ impl Default for LoopConfig {
             gate_credit_records: 65_536,
             loop_bytes_soft: 256 << 20,
             loop_bytes_hard: 1 << 30,
+            #[cfg(test)]
+            capabilities_stay: false,
         }
     }
 }

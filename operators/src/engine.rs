@@ -130,6 +130,7 @@ pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     /// Credit that may be given back.
     credit: Vec<(GateAddress, usize)>,
     counts: Counts,
+    refused_on_arrival: bool,
     /// Whether this worker has asked the gates to pause.
     pausing: bool,
     config: LoopConfig,
@@ -164,6 +165,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             handled: 0,
             credit: Vec::new(),
             counts: Counts::default(),
+            refused_on_arrival: false,
             pausing: false,
             config,
             away_batch,
@@ -205,7 +207,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         }
     }
 
-    /// Queues records from other workers. Gives back those there is no room for.
+    /// Queues records from other workers. Those there is no room for are refused.
     #[must_use]
     pub(crate) fn receive_returned(
         &mut self,
@@ -214,6 +216,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     ) -> Option<H::Failure> {
         for Record { time, message } in records.drain(..) {
             if self.flow.bytes() >= self.flow.bytes_hard {
+                self.refused_on_arrival = true;
                 if let Verdict::Stop(failure) = self.handler.refuse(message, &time) {
                     return Some(failure);
                 }
@@ -354,6 +357,11 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             }
         }
         None
+    }
+
+    /// Whether a record was refused on arrival since this was last asked.
+    pub(crate) fn refused_on_arrival(&mut self) -> bool {
+        std::mem::take(&mut self.refused_on_arrival)
     }
 
     /// Settles the live times and returns the minimal ones.

@@ -294,6 +294,8 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
 
     builder.build(move |_born| {
         let spin = config.spin;
+        #[cfg(test)]
+        let capabilities_stay = config.capabilities_stay;
         let mut engine = Engine::new(handler, config, worker, peers);
         let mut holdings = Holdings::<T, 3>::none();
         let mut idle_since: Option<Instant> = None;
@@ -342,7 +344,21 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             });
             engine.note_frontier(outer_frontier(&frontiers[0]));
             // STEP 5: nothing white may be sent from now on.
-            holdings.raise(Turn::after_cut(engine.cuts.taken()));
+            #[cfg(test)]
+            let after = Turn::after_cut(if capabilities_stay { 0 } else { engine.cuts.taken() });
+            #[cfg(not(test))]
+            let after = Turn::after_cut(engine.cuts.taken());
+            holdings.raise(after);
+
+            if engine.refused_on_arrival() {
+                emit(&mut engine.handler, &holdings, &mut outputs);
+            }
+            // A batch may have come at an earlier time than any of its records. Unless that time is
+            // left before anything is sent on, a record that goes round for ever would carry it
+            // round, and a frontier would wait for what is long over.
+            if failure.is_none() {
+                holdings.follow(engine.settle());
+            }
 
             let worked = engine.has_work();
             if failure.is_none() && worked {
@@ -467,4 +483,65 @@ fn outer_frontier<T: Timestamp>(frontier: &MutableAntichain<LoopTime<T>>) -> Ant
 fn lowest_count<T: Timestamp>(frontiers: &[MutableAntichain<LoopTime<T>>]) -> Option<u64> {
     let inputs = frontiers[..2].iter();
     inputs.flat_map(|f| f.frontier().iter().map(|t| t.inner.cuts).min()).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::{Outbox, Verdict};
+    use timely::dataflow::operators::Input;
+
+    /// A message that goes round for ever.
+    struct Wheel;
+
+    impl Handler<u64> for Wheel {
+        type Message = u64;
+        type Output = ();
+        type Failure = String;
+        fn route(message: &u64) -> u64 {
+            *message
+        }
+        fn handle(&mut self, m: u64, outbox: &mut Outbox<'_, u64, u64>) -> Verdict<String> {
+            outbox.send(m);
+            Verdict::Done
+        }
+    }
+
+    /// How many of three cuts end within many steps while a message goes round for ever.
+    fn cuts_that_end(capabilities_stay: bool) -> u64 {
+        timely::execute_directly(move |worker| {
+            let config = LoopConfig {
+                capabilities_stay,
+                budget_messages: 8,
+                activation_max: None,
+                ..LoopConfig::default()
+            };
+            let (mut input, mut cuts, handle) = worker.dataflow::<u64, _, _>(|scope| {
+                let (input, stream) = scope.new_input::<Vec<u64>>();
+                let (cuts, announced) = scope.new_input::<Vec<u64>>();
+                let (_, handle) = stream.keyed_loop("wheel", config, Some(announced), Wheel);
+                (input, cuts, handle)
+            });
+            input.send(1);
+            for step in 0..3000 {
+                input.advance_to(step + 1);
+                if step % 500 == 250 && step / 500 < 3 {
+                    cuts.send(step / 500 + 1);
+                    cuts.flush();
+                }
+                worker.step();
+            }
+            let complete = handle.stats().cuts_complete;
+            worker.drop_dataflow(handle.dataflow);
+            complete
+        })
+    }
+
+    /// The second negative control of the cut (the first is in `tests/conservation.rs`): capabilities
+    /// that stay behind at a cut could still send white messages, so no cut ever ends.
+    #[test]
+    fn without_the_downgrade_no_cut_ends() {
+        assert_eq!(cuts_that_end(false), 3);
+        assert_eq!(cuts_that_end(true), 0);
+    }
 }

@@ -170,6 +170,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
     /// Each step asks for what all messages need before the next step uses it, so that the processor
     /// waits for memory once and not once a message.
     pub(crate) fn foresee<'a>(&mut self, upcoming: impl Iterator<Item = &'a Routed<M>>) {
+        if !self.entries.iter().any(|entry| entry.state.is_large()) {
+            return;
+        }
         self.foreseen.clear();
         for routed in upcoming {
             let index = routed.target_type;

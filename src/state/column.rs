@@ -5,72 +5,37 @@ use std::any::Any;
 use std::hint::black_box;
 
 use super::addresses::{Chunks, Slot};
-use crate::value::{Value, ValueSpec};
-
-/// A use of state that does not fit its declaration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mistake {
-    Undeclared(&'static str),
-    OtherType { state: &'static str, declared: &'static str, used: &'static str },
-}
+use crate::value::Value;
 
 /// A column of values of some type.
 pub(super) trait AnyColumn: Any {
-    fn name(&self) -> &'static str;
-    fn type_name(&self) -> &'static str;
     fn touch(&self, slot: Slot);
     fn commit(&mut self);
     /// Puts the values back; tells each slot whose number of values changes by how much.
     fn rollback(&mut self, changed: &mut dyn FnMut(Slot, i32));
-    fn as_any(&self) -> &dyn Any;
-    fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
 impl dyn AnyColumn {
     #[inline]
-    pub(super) fn typed<V: Value>(&self, spec: ValueSpec<V>) -> Result<&Column<V>, Mistake> {
-        match self.as_any().downcast_ref::<Column<V>>() {
-            Some(column) if column.is_called(spec.type_name()) => Ok(column),
-            _ => Err(self.other_type(spec)),
-        }
+    pub(super) fn of<V: Value>(&self) -> Option<&Column<V>> {
+        (self as &dyn Any).downcast_ref()
     }
 
     #[inline]
-    pub(super) fn typed_mut<V: Value>(
-        &mut self,
-        spec: ValueSpec<V>,
-    ) -> Result<&mut Column<V>, Mistake> {
-        let mistake = self.other_type(spec);
-        match self.as_any_mut().downcast_mut::<Column<V>>() {
-            Some(column) if column.is_called(spec.type_name()) => Ok(column),
-            _ => Err(mistake),
-        }
-    }
-
-    fn other_type<V>(&self, spec: ValueSpec<V>) -> Mistake {
-        Mistake::OtherType {
-            state: self.name(),
-            declared: self.type_name(),
-            used: spec.type_name(),
-        }
+    pub(super) fn of_mut<V: Value>(&mut self) -> Option<&mut Column<V>> {
+        (self as &mut dyn Any).downcast_mut()
     }
 }
 
 pub(super) struct Column<V> {
-    name: &'static str,
-    type_name: &'static str,
     cells: Chunks<Option<V>>,
     /// What was in the slots that the running invocation wrote, oldest first.
     before: Vec<(Slot, Option<V>)>,
 }
 
 impl<V: Value> Column<V> {
-    pub(super) fn new(name: &'static str, type_name: &'static str) -> Self {
-        Column { name, type_name, cells: Chunks::default(), before: Vec::new() }
-    }
-
-    fn is_called(&self, type_name: &'static str) -> bool {
-        std::ptr::eq(self.type_name, type_name) || self.type_name == type_name
+    pub(super) fn new() -> Self {
+        Column { cells: Chunks::default(), before: Vec::new() }
     }
 
     #[inline]
@@ -79,6 +44,7 @@ impl<V: Value> Column<V> {
     }
 
     /// Whether nothing was written since the last commit or rollback.
+    #[inline]
     pub(super) fn is_unwritten(&self) -> bool {
         self.before.is_empty()
     }
@@ -97,14 +63,6 @@ impl<V: Value> Column<V> {
 }
 
 impl<V: Value> AnyColumn for Column<V> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn type_name(&self) -> &'static str {
-        self.type_name
-    }
-
     #[inline]
     fn touch(&self, slot: Slot) {
         black_box(self.get(slot).is_some());
@@ -122,13 +80,5 @@ impl<V: Value> AnyColumn for Column<V> {
             *cell = before;
             changed(slot, change);
         }
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
     }
 }

@@ -10,7 +10,6 @@ mod addresses;
 mod column;
 
 pub(crate) use addresses::Slot;
-pub(crate) use column::Mistake;
 
 use crate::address::Id;
 use addresses::Addresses;
@@ -18,11 +17,25 @@ use column::{AnyColumn, Column};
 
 use crate::value::{Value, ValueSpec};
 
+/// A use of state that does not fit its declaration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    Undeclared(&'static str),
+    OtherType { state: &'static str, declared: &'static str, used: &'static str },
+}
+
 /// A declared value: makes its column.
+#[derive(Clone, Copy)]
 pub(crate) struct Declared {
     pub(crate) name: &'static str,
     pub(crate) type_name: &'static str,
-    column: fn(&'static str, &'static str) -> Box<dyn AnyColumn>,
+    column: fn() -> Box<dyn AnyColumn>,
+}
+
+/// Whether two names are the same; most often they are the same constant.
+#[inline]
+fn same(one: &'static str, other: &'static str) -> bool {
+    std::ptr::eq(one, other) || one == other
 }
 
 impl Declared {
@@ -30,7 +43,7 @@ impl Declared {
         Declared {
             name: spec.name(),
             type_name: spec.type_name(),
-            column: |name, type_name| Box::new(Column::<V>::new(name, type_name)),
+            column: || Box::new(Column::<V>::new()),
         }
     }
 }
@@ -48,6 +61,7 @@ pub(crate) struct Cursor {
 #[derive(Default)]
 pub(crate) struct FunctionState {
     addresses: Addresses,
+    declared: Vec<Declared>,
     columns: Vec<Box<dyn AnyColumn>>,
     /// Columns written since the last commit or rollback, each once.
     written: Vec<usize>,
@@ -57,7 +71,8 @@ impl FunctionState {
     pub(crate) fn new(declared: &[Declared]) -> Self {
         FunctionState {
             addresses: Addresses::default(),
-            columns: declared.iter().map(|d| (d.column)(d.name, d.type_name)).collect(),
+            declared: declared.to_vec(),
+            columns: declared.iter().map(|declared| (declared.column)()).collect(),
             written: Vec::new(),
         }
     }
@@ -67,11 +82,16 @@ impl FunctionState {
         Cursor { hash, slot: self.addresses.find(id, hash) }
     }
 
-    /// The slot that an id with this hash most likely has; `None` where state is small enough to be
-    /// in the processor's caches anyway.
+    /// Whether there is more than the processor's caches hold.
+    #[inline]
+    pub(crate) fn is_large(&self) -> bool {
+        self.addresses.len() >= MANY
+    }
+
+    /// The slot that an id with this hash most likely has.
     #[inline]
     pub(crate) fn likely_slot(&self, hash: u64) -> Option<Slot> {
-        (self.addresses.len() >= MANY).then(|| self.addresses.likely(hash)).flatten()
+        self.addresses.likely(hash)
     }
 
     /// Reads what is in a slot, for no other purpose than that it was read.
@@ -89,26 +109,38 @@ impl FunctionState {
         self.addresses.len()
     }
 
-    fn column<V: Value>(&self, spec: ValueSpec<V>) -> Result<usize, Mistake> {
-        let name = spec.name();
-        let same = |at: &&'static str| std::ptr::eq(*at, name) || **at == *name;
-        match self.columns.iter().position(|column| same(&column.name())) {
-            Some(at) => Ok(at),
-            None => Err(Mistake::Undeclared(name)),
+    /// The column of a declared value.
+    #[inline]
+    fn column<V>(&self, spec: ValueSpec<V>) -> Result<usize, Mistake> {
+        let found = self.declared.iter().position(|declared| same(declared.name, spec.name()));
+        let at = found.ok_or(Mistake::Undeclared(spec.name()))?;
+        match same(self.declared[at].type_name, spec.type_name()) {
+            true => Ok(at),
+            false => Err(self.other_type(at, spec)),
         }
     }
 
+    #[cold]
+    fn other_type<V>(&self, at: usize, spec: ValueSpec<V>) -> Mistake {
+        let Declared { name, type_name, .. } = self.declared[at];
+        Mistake::OtherType { state: name, declared: type_name, used: spec.type_name() }
+    }
+
+    #[inline]
     pub(crate) fn get<V: Value>(
         &self,
         cursor: &Cursor,
         spec: ValueSpec<V>,
     ) -> Result<Option<&V>, Mistake> {
         let at = self.column(spec)?;
-        let column = self.columns[at].typed(spec)?;
-        Ok(cursor.slot.and_then(|slot| column.get(slot)))
+        match self.columns[at].of() {
+            Some(column) => Ok(cursor.slot.and_then(|slot| column.get(slot))),
+            None => Err(self.other_type(at, spec)),
+        }
     }
 
     /// Puts a value in place, or takes it away.
+    #[inline]
     pub(crate) fn put<V: Value>(
         &mut self,
         cursor: &mut Cursor,
@@ -117,7 +149,9 @@ impl FunctionState {
         value: Option<V>,
     ) -> Result<(), Mistake> {
         let at = self.column(spec)?;
-        let column = self.columns[at].typed_mut(spec)?;
+        let Some(column) = self.columns[at].of_mut() else {
+            return Err(self.other_type(at, spec));
+        };
         let slot = match cursor.slot {
             Some(slot) => slot,
             None if value.is_none() => return Ok(()),
