@@ -1,0 +1,299 @@
+//! The dataflow of the job: from lines to calls, to messages for functions, and from what leaves the
+//! functions to a count of links and a maintained collection of cascades.
+//!
+//! It neither opens files nor prints.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use differential_dataflow::operators::CountTotal;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::operators::probe::Handle as ProbeHandle;
+use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::{Exchange, Input, Inspect, OkErr, Probe};
+use timely::dataflow::{InputHandleVec, Stream};
+use timely::worker::Worker;
+use timely_statefun::{Envelope, Handle, StatefulFunctions, Stopped};
+
+use crate::functions::{self, LINKS, MEMBERS, Message, PERSON, ToPerson};
+use crate::input::{Call, Line, Rejected};
+
+/// Lines that are read between two looks at how far the functions are.
+pub const BATCH_LINES: usize = 256;
+
+/// Batches that a worker may have read and not yet seen all consequences of.
+///
+/// The gates bound how much waits. This bounds how far workers drift apart in event time, and with
+/// it how long a person must remember calls for a record that another worker has yet to read.
+pub const BATCHES_AHEAD: usize = 4;
+
+/// What is known at some moment of the run, or at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Ordered pairs of calls of which the first leads to the second.
+    pub links: u64,
+    /// Lines that were not calls.
+    pub rejected: u64,
+    /// Cascades by the smallest call in them, with their sizes, and how often each is in the
+    /// collection: once, as soon as nothing is under way.
+    pub cascades: BTreeMap<(u64, isize), isize>,
+}
+
+/// What happens during a run, told on worker 0.
+pub enum Event<'a> {
+    /// A line is not a call. Lines are told in no particular order.
+    Rejected(&'a Rejected),
+    /// This many lines were read.
+    Progress { lines: u64, findings: &'a Findings },
+}
+
+/// What all workers did together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Messages delivered to functions.
+    pub delivered: u64,
+    /// Messages that functions sent from one worker to another.
+    pub crossed: u64,
+    /// The most calls that one person kept from one message to the next.
+    pub kept_max: usize,
+}
+
+/// The result of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Calls that were read.
+    pub calls: u64,
+    pub findings: Findings,
+    pub work: Work,
+}
+
+impl Findings {
+    fn change(&mut self, cascade: (u64, isize), change: isize) {
+        let count = self.cascades.entry(cascade).or_insert(0);
+        *count += change;
+        if *count == 0 {
+            self.cascades.remove(&cascade);
+        }
+    }
+
+    /// The size of the largest cascade.
+    pub fn largest(&self) -> isize {
+        self.cascades
+            .keys()
+            .map(|(_, size)| *size)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Calls that are in a cascade.
+    pub fn members(&self) -> isize {
+        self.cascades.keys().map(|(_, size)| *size).sum()
+    }
+
+    /// The line that every run on the same input ends with.
+    pub fn summary(&self) -> String {
+        let (links, cascades) = (self.links, self.cascades.len());
+        let (calls, largest) = (self.members(), self.largest());
+        format!("links {links} cascades {cascades} calls {calls} largest {largest}")
+    }
+}
+
+/// Finds all cascades. Every worker is given all lines and feeds its share of them; `observe` is
+/// called, and the outcome returned, on worker 0.
+pub fn run(
+    worker: &mut Worker,
+    lines: impl Iterator<Item = Vec<u8>>,
+    window: u64,
+    observe: impl Fn(Event<'_>) + 'static,
+) -> Result<Option<Outcome>, Box<Stopped>> {
+    let findings = Rc::new(RefCell::new(Findings::default()));
+    let kept_max = Rc::new(Cell::new(0));
+    let observe = Rc::new(observe);
+    let mut source = {
+        let (findings, kept_max) = (Rc::clone(&findings), Rc::clone(&kept_max));
+        let observe = Rc::clone(&observe);
+        worker.dataflow(|scope| {
+            let (input, lines) = scope.new_input();
+            let functions = functions::functions(window, kept_max);
+            let (handle, done) = dataflow(lines, functions, &findings, move |rejected| {
+                observe(Event::Rejected(rejected));
+            });
+            Source {
+                input,
+                handle,
+                done,
+                starts: VecDeque::new(),
+            }
+        })
+    };
+
+    let (index, peers) = (worker.index() as u64, worker.peers() as u64);
+    let (mut clock, mut calls) = (0, 0);
+    for (number, text) in (1..).zip(lines) {
+        if number % BATCH_LINES as u64 == 0 {
+            source.wait_turn(worker, clock)?;
+            if index == 0 {
+                observe(Event::Progress {
+                    lines: number,
+                    findings: &findings.borrow(),
+                });
+            }
+        }
+        let line = Line {
+            number,
+            text,
+            clock,
+        };
+        if line.is_silent() {
+            continue;
+        }
+        // Read here only to know what time it is, which all workers must agree on: whether a line
+        // counts is decided where it is parsed for good. A wrong line must not move the clock, or it
+        // would take the lines below it with it.
+        if let Ok(call) = line.parse() {
+            clock = call.start;
+            calls += 1;
+            source.input.advance_to(clock);
+        }
+        if number % peers == index {
+            source.input.send(line);
+        }
+    }
+    source.input.close();
+    source.handle.run(worker)?;
+
+    let stats = source.handle.stats();
+    let (delivered, crossed) = (stats.handled, stats.sent_away);
+    let work = gather(
+        worker,
+        Work {
+            delivered,
+            crossed,
+            kept_max: kept_max.get(),
+        },
+    );
+    let findings = findings.borrow().clone();
+    for (cascade, count) in &findings.cascades {
+        assert!(
+            *count == 1 && cascade.1 >= 2,
+            "cascade {cascade:?} is there {count} times"
+        );
+    }
+    Ok((index == 0).then_some(Outcome {
+        calls,
+        findings,
+        work,
+    }))
+}
+
+/// Where lines enter, and how far the functions are with them.
+struct Source {
+    input: InputHandleVec<u64, Line>,
+    handle: Handle<u64>,
+    done: ProbeHandle<u64>,
+    /// The clock before each of the last batches.
+    starts: VecDeque<u64>,
+}
+
+impl Source {
+    /// Steps the worker until the gates have room and the functions are not far behind `clock`.
+    fn wait_turn(&mut self, worker: &mut Worker, clock: u64) -> Result<(), Box<Stopped>> {
+        self.input.flush();
+        self.starts.push_back(clock);
+        let oldest = match self.starts.len() > BATCHES_AHEAD {
+            true => self.starts.pop_front(),
+            false => None,
+        };
+        // The gates must have seen the last batch before they can say that it was too much.
+        worker.step();
+        let Source { handle, done, .. } = self;
+        let behind = || oldest.is_some_and(|oldest| done.less_than(&oldest));
+        Ok(handle.run_while(worker, || !handle.ready() || behind())?)
+    }
+}
+
+/// Builds the dataflow. Findings are kept up on worker 0; the probe tells up to which time all
+/// consequences are known.
+fn dataflow(
+    lines: Stream<'_, u64, Vec<Line>>,
+    functions: timely_statefun::Functions<Message>,
+    findings: &Rc<RefCell<Findings>>,
+    on_rejected: impl Fn(&Rejected) + 'static,
+) -> (Handle<u64>, ProbeHandle<u64>) {
+    let (calls, rejected) = lines.ok_err::<Vec<Call>, _, Vec<Rejected>, _, _>(|line| line.parse());
+    let kept = Rc::clone(findings);
+    rejected.exchange(|_| 0).inspect(move |rejected| {
+        kept.borrow_mut().rejected += 1;
+        on_rejected(rejected);
+    });
+
+    let egresses = calls.flat_map(envelopes).stateful_functions(functions);
+    let egresses = egresses.expect("functions and egresses are bound once each");
+
+    let kept = Rc::clone(findings);
+    let links = egresses.stream(LINKS).expect("LINKS is bound");
+    let (done, _) = links
+        .exchange(|_| 0)
+        .inspect(move |_| kept.borrow_mut().links += 1)
+        .probe();
+
+    let kept = Rc::clone(findings);
+    let members = egresses.updates(MEMBERS).expect("MEMBERS is bound");
+    let cascades = members.map(|(_call, label)| label).count_total();
+    cascades
+        .inner
+        .exchange(|_| 0)
+        .inspect(move |(cascade, _time, change)| {
+            kept.borrow_mut().change(*cascade, *change);
+        });
+    (egresses.handle(), done)
+}
+
+/// What the two ends of a call are told.
+fn envelopes(call: Call) -> [Envelope<Message>; 2] {
+    let Call {
+        number,
+        caller,
+        callee,
+        start,
+        end,
+    } = call;
+    [
+        PERSON.message(callee, ToPerson::Received { call: number, end }),
+        PERSON.message(
+            caller,
+            ToPerson::Placed {
+                call: number,
+                start,
+            },
+        ),
+    ]
+}
+
+/// Adds up what the workers did; worker 0 gets the sum.
+fn gather(worker: &mut Worker, own: Work) -> Work {
+    let sum = Rc::new(Cell::new(Work::default()));
+    let kept = Rc::clone(&sum);
+    let (mut input, probe) = worker.dataflow::<u64, _, _>(|scope| {
+        let (input, works) = scope.new_input::<Vec<Work>>();
+        let (probe, _) = works
+            .exchange(|_| 0)
+            .inspect(move |work| {
+                let sum = kept.get();
+                kept.set(Work {
+                    delivered: sum.delivered + work.delivered,
+                    crossed: sum.crossed + work.crossed,
+                    kept_max: sum.kept_max.max(work.kept_max),
+                });
+            })
+            .probe();
+        (input, probe)
+    });
+    input.send(own);
+    input.close();
+    while !probe.done() {
+        worker.step_or_park(None);
+    }
+    sum.get()
+}

@@ -1,0 +1,231 @@
+//! The rules of the house, which ARCHITECTURE.md explains, read off the sources: who may know whom,
+//! what is never named where, and that the code map shows every file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms that are state machines, and the words that everybody uses.
+const CORE: &[&str] = &["src/dispatch", "src/state"];
+const WORDS: &[&str] = &[
+    "src/address.rs",
+    "src/message.rs",
+    "src/value.rs",
+    "src/egress.rs",
+    "src/dead_letter.rs",
+    "src/error.rs",
+];
+const ALL: &[&str] = &["src", "operators", "proto", "examples", "tests", "benches"];
+
+/// A source file: its path from the root, with `/`, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The lines that are code, numbered from one. Comments may name what code may not.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files at or below the given places, of which each must have some.
+fn sources(places: &[&str]) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for place in places {
+        let before = sources.len();
+        gather(&root().join(place), &mut sources);
+        assert!(sources.len() > before, "there is no Rust file at {place}");
+    }
+    sources
+}
+
+fn gather(at: &Path, sources: &mut Vec<Source>) {
+    if at.is_dir() {
+        let entries = fs::read_dir(at).unwrap();
+        let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        let built = |path: &PathBuf| path.file_name().is_some_and(|name| name == "target");
+        entries.iter().filter(|path| !built(path)).for_each(|path| gather(path, sources));
+    } else if at.extension().is_some_and(|extension| extension == "rs") {
+        let text = fs::read_to_string(at).unwrap();
+        let path = at.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+        sources.push(Source { path, text });
+    }
+}
+
+/// Where code in `sources` names one of `words`, each as a whole word.
+fn named(sources: &[Source], words: &[&str]) -> Vec<String> {
+    assert!(!sources.is_empty() && !words.is_empty(), "a rule that reads nothing holds always");
+    let mut found = Vec::new();
+    for source in sources {
+        for (at, line) in source.code() {
+            for word in words.iter().filter(|word| contains_word(line, word)) {
+                found.push(format!("{}:{at} names {word}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+/// Whether `line` contains `word`, and not only as a part of a longer one.
+fn contains_word(line: &str, word: &str) -> bool {
+    let letter = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        let (first, last) = (word.chars().next(), word.chars().next_back());
+        let joined = |one: Option<char>, other: Option<char>| {
+            one.is_some_and(letter) && other.is_some_and(letter)
+        };
+        !joined(before, first) && !joined(last, after)
+    })
+}
+
+#[track_caller]
+fn never(places: &[&str], words: &[&str]) {
+    let found = named(&sources(places), words);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Like [`never`], except in the file or the folder `door`, where it must be named.
+#[track_caller]
+fn only_in(door: &str, places: &[&str], words: &[&str]) {
+    let behind = |source: &Source| source.path == door || source.path.starts_with(door);
+    let (inside, outside): (Vec<_>, Vec<_>) = sources(places).into_iter().partition(behind);
+    let found = named(&outside, words);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(!named(&inside, words).is_empty(), "{door} names none of {words:?}: is it elsewhere?");
+}
+
+/// The crates that a manifest depends on, of whatever kind the dependency is.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(manifest)).unwrap();
+    let mut dependencies = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let line = line.trim();
+        if let Some(section) = line.strip_prefix('[') {
+            let section = section.trim_end_matches(']');
+            inside = section.ends_with("dependencies");
+            dependencies
+                .extend(section.split_once("dependencies.").map(|(_, name)| name.to_owned()));
+        } else if inside && !line.is_empty() && !line.starts_with('#') {
+            let name = line.split(['=', '.', ' ']).next().unwrap();
+            dependencies.push(name.to_owned());
+        }
+    }
+    dependencies
+}
+
+#[test]
+fn the_core_knows_no_dataflow_no_clock_and_no_files() {
+    never(CORE, &["timely", "differential_dataflow", "timely_statefun_operators", "tokio"]);
+    never(CORE, &["Instant", "SystemTime", "std::time", "sleep"]);
+    never(
+        CORE,
+        &["std::fs", "std::io", "std::net", "std::env", "std::thread", "println", "eprintln"],
+    );
+    never(CORE, &["crate::dataflow", "super::dataflow", "StatefulFunctions"]);
+}
+
+#[test]
+fn state_does_not_know_the_dispatcher() {
+    never(&["src/state"], &["crate::dispatch", "crate::function", "crate::message", "Context"]);
+}
+
+#[test]
+fn words_know_neither_the_core_nor_the_shell() {
+    never(WORDS, &["crate::dataflow", "crate::dispatch", "crate::state", "crate::functions"]);
+    never(WORDS, &["timely", "differential_dataflow", "timely_statefun_operators"]);
+}
+
+#[test]
+fn capabilities_are_never_named_above_the_operators() {
+    never(&["src"], &["Capability", "InputCapability", "CapabilityRef", "CapabilitySet"]);
+    only_in("operators/src/holdings.rs", &["operators/src"], &["Capability", "InputCapability"]);
+}
+
+#[test]
+fn operators_and_proto_know_neither_each_other_nor_the_library() {
+    for manifest in ["operators/Cargo.toml", "proto/Cargo.toml"] {
+        let dependencies = dependencies(manifest);
+        let known: Vec<_> =
+            dependencies.iter().filter(|d| d.starts_with("timely-statefun")).collect();
+        assert!(known.is_empty(), "{manifest} depends on {known:?}");
+    }
+    assert!(dependencies("operators/Cargo.toml").contains(&"timely".to_owned()));
+    assert!(dependencies("Cargo.toml").contains(&"timely-statefun-operators".to_owned()));
+    never(&["operators"], &["timely_statefun", "timely_statefun_proto"]);
+    never(&["proto"], &["timely_statefun", "timely_statefun_operators", "timely::dataflow"]);
+}
+
+#[test]
+fn only_the_built_in_value_types_know_the_wire() {
+    only_in("src/value.rs", &["src"], &["timely_statefun_proto"]);
+}
+
+#[test]
+fn only_the_dataflow_knows_the_operators_at_work() {
+    only_in("src/dataflow/", &["src/dataflow", "src/dispatch", "src/state"], &["keyed_loop"]);
+}
+
+#[test]
+fn an_id_becomes_a_bin_in_one_place() {
+    only_in("src/placement.rs", &["src"], &["twox_hash", "XxHash3_64"]);
+    only_in("src/placement.rs", &["src"], &["fn bin", "fn hash"]);
+    never(&["operators", "proto"], &["twox_hash", "XxHash3_64"]);
+}
+
+#[test]
+fn nothing_is_left_open_and_no_test_is_left_out() {
+    // In two parts each, so that this file does not name them.
+    let words = [concat!("to", "do!"), concat!("unimple", "mented!"), concat!("db", "g!")];
+    never(ALL, &words);
+    never(ALL, &[concat!("#[ig", "nore")]);
+}
+
+#[test]
+fn the_code_map_shows_every_file_and_no_other() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, map) = text.split_once("## Code map").expect("there is a code map");
+    let map = map.split("\n## ").next().unwrap();
+    let shown: Vec<&str> = map.split('`').skip(1).step_by(2).collect();
+    let sources = sources(ALL);
+    for source in &sources {
+        assert!(shown.contains(&source.path.as_str()), "the code map lacks {}", source.path);
+    }
+    let files = shown.iter().filter(|name| name.ends_with(".rs"));
+    for file in files {
+        let there = sources.iter().any(|source| source.path == *file);
+        assert!(there, "the code map shows {file}, which is not there");
+    }
+}
+
+/// The checks themselves: what they must find, they find, and no more.
+#[test]
+fn a_broken_rule_is_found() {
+    let found = |text: &str, word: &str| {
+        let source = Source { path: "src/state/x.rs".to_owned(), text: text.to_owned() };
+        named(&[source], &[word]).len()
+    };
+    assert_eq!(found("use timely::order;", "timely"), 1);
+    assert_eq!(found("let x = std::time::Instant::now();", "Instant"), 1);
+    assert_eq!(found("fn bin(hash: u64)", "fn bin"), 1);
+    assert_eq!(found("    #[cold = 1]", "#[cold"), 1);
+    assert_eq!(found("    #[colder]", "#[cold"), 0);
+    assert_eq!(found("// of timely::order", "timely"), 0);
+    assert_eq!(found("use timely_statefun_proto::x;", "timely"), 0);
+    assert_eq!(found("let combined = rebin(0);", "bin"), 0);
+}
+
+#[test]
+#[should_panic(expected = "there is no Rust file")]
+fn a_rule_that_reads_no_file_fails() {
+    sources(&["tests/vectors"]);
+}
