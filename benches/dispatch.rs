@@ -24,7 +24,9 @@ use timely::dataflow::operators::{
 };
 use timely::order::Product;
 use timely::worker::Worker;
-use timely_statefun::{Envelope, Function, Functions, FunctionType, Id, StatefulFunctions, ValueSpec};
+use timely_statefun::{
+    Envelope, Function, FunctionType, Functions, Id, StatefulFunctions, ValueSpec,
+};
 use twox_hash::XxHash3_64;
 
 /// What a token carries besides its way.
@@ -318,65 +320,71 @@ fn ceiling<P: Payload>(worker: &mut Worker, driver: &Driver<'_>) -> Figures {
             let (back, cycle) = inner.feedback::<Vec<Token<P>>>(Product::new(0, 1));
             let entered = stream.enter(inner);
             let by_bin = || Exchange::new(|token: &Token<P>| bin(&token.to));
-            let sent = entered.binary::<_, timely::container::CapacityContainerBuilder<Vec<_>>, _, _, _, _>(
-                cycle,
-                by_bin(),
-                by_bin(),
-                "ceiling",
-                |_, _| {
-                    let mut table: HashTable<(Id, u64)> = HashTable::new();
-                    let mut held: Vec<(Capability<Time>, Vec<Token<P>>)> = Vec::new();
-                    move |ingress, returned, output| {
-                        let mut done = 0;
-                        let mut handle = |token: Token<P>| {
-                            done += 1;
-                            let key = hash(&token.to);
-                            let entry = table.entry(
-                                key,
-                                |(id, _)| *id == token.to,
-                                |(id, _)| hash(id),
-                            );
-                            let mut entry = entry.or_insert_with(|| (token.to.clone(), 0));
-                            let count = &mut entry.get_mut().1;
-                            let before = *count;
-                            *count += 1;
-                            if token.wanders && !stopped.get() {
-                                let draw = mix(token.payload.draw().wrapping_add(before));
-                                let payload = token.payload.onward(draw);
-                                let to = case.next(draw, index);
-                                if peers > 1 && bin(&to) % peers != index {
-                                    crosses.set(true);
+            let sent = entered
+                .binary::<_, timely::container::CapacityContainerBuilder<Vec<_>>, _, _, _, _>(
+                    cycle,
+                    by_bin(),
+                    by_bin(),
+                    "ceiling",
+                    |_, _| {
+                        let mut table: HashTable<(Id, u64)> = HashTable::new();
+                        let mut held: Vec<(Capability<Time>, Vec<Token<P>>)> = Vec::new();
+                        move |ingress, returned, output| {
+                            let mut done = 0;
+                            let mut handle = |token: Token<P>| {
+                                done += 1;
+                                let key = hash(&token.to);
+                                let entry =
+                                    table.entry(key, |(id, _)| *id == token.to, |(id, _)| hash(id));
+                                let mut entry = entry.or_insert_with(|| (token.to.clone(), 0));
+                                let count = &mut entry.get_mut().1;
+                                let before = *count;
+                                *count += 1;
+                                if token.wanders && !stopped.get() {
+                                    let draw = mix(token.payload.draw().wrapping_add(before));
+                                    let payload = token.payload.onward(draw);
+                                    let to = case.next(draw, index);
+                                    if peers > 1 && bin(&to) % peers != index {
+                                        crosses.set(true);
+                                    }
+                                    return Some(Token {
+                                        from: token.to,
+                                        to,
+                                        payload,
+                                        wanders: true,
+                                    });
                                 }
-                                return Some(Token { from: token.to, to, payload, wanders: true });
-                            }
-                            black_box(token.from);
-                            None
-                        };
-                        // What one activation sends at one time leaves under the largest hop seen:
-                        // without this two workers' hops drift apart and progress takes over.
-                        let mut receive = |time: InputCapability<Time>, tokens: &mut Vec<Token<P>>| {
-                            let at = held.iter().position(|held| held.0.time().outer == time.outer);
-                            let (capability, out) = match at {
-                                Some(at) => &mut held[at],
-                                None => {
-                                    held.push((time.retain(0), Vec::new()));
-                                    held.last_mut().expect("just pushed")
-                                }
+                                black_box(token.from);
+                                None
                             };
-                            if capability.time().inner < time.inner {
-                                capability.downgrade(&time);
+                            // What one activation sends at one time leaves under the largest hop seen:
+                            // without this two workers' hops drift apart and progress takes over.
+                            let mut receive =
+                                |time: InputCapability<Time>, tokens: &mut Vec<Token<P>>| {
+                                    let at = held
+                                        .iter()
+                                        .position(|held| held.0.time().outer == time.outer);
+                                    let (capability, out) = match at {
+                                        Some(at) => &mut held[at],
+                                        None => {
+                                            held.push((time.retain(0), Vec::new()));
+                                            held.last_mut().expect("just pushed")
+                                        }
+                                    };
+                                    if capability.time().inner < time.inner {
+                                        capability.downgrade(&time);
+                                    }
+                                    out.extend(tokens.drain(..).filter_map(&mut handle));
+                                };
+                            ingress.for_each(&mut receive);
+                            returned.for_each(&mut receive);
+                            for (capability, mut out) in held.drain(..) {
+                                output.session(&capability).give_container(&mut out);
                             }
-                            out.extend(tokens.drain(..).filter_map(&mut handle));
-                        };
-                        ingress.for_each(&mut receive);
-                        returned.for_each(&mut receive);
-                        for (capability, mut out) in held.drain(..) {
-                            output.session(&capability).give_container(&mut out);
+                            counts.set(counts.get() + done);
                         }
-                        counts.set(counts.get() + done);
-                    }
-                },
-            );
+                    },
+                );
             sent.connect_loop(back);
         });
         (input, now, scope.addr()[0])

@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::message::Mismatch;
 
 /// A message that was given up on. Nothing it might have caused happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeadLetter<M> {
     /// Who the message was for.
     pub target: Address,
@@ -23,7 +23,9 @@ pub struct DeadLetter<M> {
 }
 
 /// Why a message was given up, or a program stopped.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize,
+)]
 #[non_exhaustive]
 pub enum Reason {
     /// No function is bound to the target's type, nor to its namespace.
@@ -45,11 +47,11 @@ pub enum Reason {
     #[error("the function used state \"{state}\" as \"{used}\" but declares it as \"{declared}\"")]
     StateType {
         /// The name of the state.
-        state: String,
+        state: Box<str>,
         /// The name of the type it was declared with.
-        declared: String,
+        declared: Box<str>,
         /// The name of the type it was used with.
-        used: String,
+        used: Box<str>,
     },
     /// The function emitted to an egress that is not bound.
     #[error("the function emitted to egress \"{0}\", which is not bound")]
@@ -58,11 +60,11 @@ pub enum Reason {
     #[error("the function emitted {used} to egress \"{egress}\", which carries {bound}")]
     EgressType {
         /// The name of the egress.
-        egress: String,
+        egress: Box<str>,
         /// The type it was bound with.
-        bound: String,
+        bound: Box<str>,
         /// The type it was used with.
-        used: String,
+        used: Box<str>,
     },
     /// A chain of messages was longer than [`depth_max`](crate::Limits::depth_max).
     #[error("the chain of messages that led here is longer than {0}")]
@@ -73,7 +75,9 @@ pub enum Reason {
 }
 
 /// Why a program stopped: the address at which it happened, and what.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize,
+)]
 pub struct Stopped {
     /// Who could not handle a message.
     pub address: Address,

@@ -58,9 +58,7 @@ where
     T: 'static,
 {
     /// A function that keeps nothing and stops the dataflow when it fails.
-    pub fn new(
-        function: impl Fn(&mut Context<'_, M, T>, &I) -> FunctionResult + 'static,
-    ) -> Self {
+    pub fn new(function: impl Fn(&mut Context<'_, M, T>, &I) -> FunctionResult + 'static) -> Self {
         let run = move |context: &mut Context<'_, M, T>, message: &M| match message
             .unpack(|input| function(context, input))
         {

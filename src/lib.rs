@@ -313,8 +313,8 @@
 //!   through `tracing`.
 //! * [`OnFailure::Stop`], the default: the dataflow stops on all workers, and the handle's `run` returns
 //!   [`Stopped`], with the address, the reason and the worker. No frontier passes the time of the
-//!   message that failed, neither then nor when the dataflow is dropped. What was emitted at times
-//!   that no frontier has passed may or may not have left by then.
+//!   message that failed, neither then nor when the dataflow is dropped. What was emitted before
+//!   that has left; how much other workers did meanwhile is not said.
 //!
 //! ```
 //! use timely::dataflow::operators::vec::Map;
@@ -538,7 +538,7 @@
 //!         (input, stream.stateful_functions(functions).unwrap().handle())
 //!     });
 //!     for batch in 0..100u64 {
-//!         handle.run_while(worker, || !handle.ready()).unwrap();
+//!         handle.until_ready(worker).unwrap();
 //!         (0..25).for_each(|id| input.send(SINK.message(id, batch)));
 //!         input.advance_to(batch + 1);
 //!     }
@@ -593,6 +593,7 @@ pub use function::{Function, FunctionResult};
 pub use functions::{Functions, Limits};
 pub use message::{Carries, Envelope, Mismatch};
 pub use placement::BINS;
+pub use timely_statefun_operators::{LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use value::{Named, Value, ValueSpec};
 
 /// The README's code, compiled and run with the other examples.

@@ -59,7 +59,9 @@ impl<M> Carries<M> for M {
 }
 
 /// A value of another type than was wanted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize,
+)]
 #[error("{found} where {wanted} is wanted")]
 pub struct Mismatch {
     wanted: String,

@@ -12,6 +12,7 @@ use crate::address::Id;
 pub const BINS: u64 = 4096;
 
 /// The fixed hash of an id.
+#[inline]
 pub(crate) fn hash(id: &Id) -> u64 {
     id.with_bytes(XxHash3_64::oneshot)
 }

@@ -82,11 +82,7 @@ fn undeclared() -> Reason {
 
 fn state_type(used: &str) -> Reason {
     let (state, declared) = ("total".into(), "rust/u64".into());
-    Reason::StateType {
-        state,
-        declared,
-        used: used.into(),
-    }
+    Reason::StateType { state, declared, used: used.into() }
 }
 
 /// Uses of a context that do not fit, and what they make an invocation fail with.
@@ -95,37 +91,18 @@ fn misuses() -> Vec<Misuse> {
     const AS_BOOL: ValueSpec<bool> = ValueSpec::new("total");
     const RENAMED: ValueSpec<u64> = ValueSpec::typed("total", "atomic/total");
     const AS_TEXT: Egress<String> = Egress::new("atomic/audited");
-    let (bound, used) = ("u64".to_owned(), "alloc::string::String".to_owned());
-    let egress = "atomic/audited".to_owned();
+    let (bound, used) = ("u64".into(), "alloc::string::String".into());
+    let egress = "atomic/audited".into();
     vec![
         (|context| assert_eq!(context.get(OTHER), None), undeclared()),
         (|context| context.set(OTHER, 1), undeclared()),
         (|context| context.clear(OTHER), undeclared()),
-        (
-            |context| assert_eq!(context.update(OTHER, |n| *n += 1), 1),
-            undeclared(),
-        ),
-        (
-            |context| assert_eq!(context.get(AS_BOOL), None),
-            state_type("io.statefun.types/bool"),
-        ),
-        (
-            |context| context.set(AS_BOOL, true),
-            state_type("io.statefun.types/bool"),
-        ),
+        (|context| assert_eq!(context.update(OTHER, |n| *n += 1), 1), undeclared()),
+        (|context| assert_eq!(context.get(AS_BOOL), None), state_type("io.statefun.types/bool")),
+        (|context| context.set(AS_BOOL, true), state_type("io.statefun.types/bool")),
         (|context| context.clear(RENAMED), state_type("atomic/total")),
-        (
-            |context| context.emit(UNBOUND, 1),
-            Reason::UnknownEgress("atomic/unbound".into()),
-        ),
-        (
-            |context| context.emit(AS_TEXT, "one".into()),
-            Reason::EgressType {
-                egress,
-                bound,
-                used,
-            },
-        ),
+        (|context| context.emit(UNBOUND, 1), Reason::UnknownEgress("atomic/unbound".into())),
+        (|context| context.emit(AS_TEXT, "one".into()), Reason::EgressType { egress, bound, used }),
     ]
 }
 
@@ -158,13 +135,7 @@ fn functions(policy: OnFailure) -> Functions<Message> {
         Ok(())
     });
     Functions::new()
-        .embedded(
-            ACCOUNT,
-            Function::new(step)
-                .value(TOTAL)
-                .value(NOTE)
-                .on_failure(policy),
-        )
+        .embedded(ACCOUNT, Function::new(step).value(TOTAL).value(NOTE).on_failure(policy))
         .embedded(AUDIT, audit.on_failure(policy))
         .egress(STEPS)
         .egress(AUDITED)
@@ -242,29 +213,17 @@ fn a_failed_invocation_leaves_no_trace_and_another_leaves_all() {
             let (time, state) = (time as u64, model.entry(*account).or_default());
             if let Some(reason) = reason_of(step) {
                 let (target, message) = (ACCOUNT.at(*account), Message::Step(step.clone()));
-                let letter = DeadLetter {
-                    target,
-                    caller: None,
-                    message,
-                    reason,
-                    attempts: 1,
-                };
+                let letter = DeadLetter { target, caller: None, message, reason, attempts: 1 };
                 expected.letters.push((time, letter));
                 continue;
             }
-            expected
-                .steps
-                .push((time, (*account, state.0, state.1.clone(), step.amount)));
-            expected
-                .steps
-                .push((time, (*account, state.0, None, step.amount + 1)));
+            expected.steps.push((time, (*account, state.0, state.1.clone(), step.amount)));
+            expected.steps.push((time, (*account, state.0, None, step.amount + 1)));
             expected.audited.push((time, step.amount));
             state.0 = Some(state.0.unwrap_or(0) + step.amount);
             state.1 = (!step.clear).then(|| format!("after {}", step.amount));
         }
-        let messages = steps
-            .into_iter()
-            .map(|(account, step)| ACCOUNT.message(account, step));
+        let messages = steps.into_iter().map(|(account, step)| ACCOUNT.message(account, step));
         let (left, end) = run(|| functions(OnFailure::DeadLetter), messages.collect());
         assert_eq!(end, Ok(()));
         assert_eq!(left.steps, expected.steps);
@@ -277,31 +236,13 @@ fn a_failed_invocation_leaves_no_trace_and_another_leaves_all() {
 fn a_failure_that_stops_leaves_no_trace_either() {
     let misuses = (0..misuses().len()).map(End::Misuse);
     for end in [End::Error, End::Panic].into_iter().chain(misuses) {
-        let failing = Step {
-            amount: 5,
-            clear: true,
-            end,
-        };
-        let well = Step {
-            amount: 1,
-            clear: true,
-            end: End::Well,
-        };
+        let failing = Step { amount: 5, clear: true, end };
+        let well = Step { amount: 1, clear: true, end: End::Well };
         let steps = [failing.clone(), well];
-        let messages = steps
-            .into_iter()
-            .map(|step| ACCOUNT.message(3, step))
-            .collect();
+        let messages = steps.into_iter().map(|step| ACCOUNT.message(3, step)).collect();
         let (left, end) = run(|| functions(OnFailure::Stop), messages);
         let reason = reason_of(&failing).unwrap();
-        assert_eq!(
-            end,
-            Err(Stopped {
-                address: ACCOUNT.at(3),
-                reason,
-                worker: 0
-            })
-        );
+        assert_eq!(end, Err(Stopped { address: ACCOUNT.at(3), reason, worker: 0 }));
         assert!(left.steps.is_empty() && left.audited.is_empty() && left.letters.is_empty());
     }
 }
@@ -320,16 +261,9 @@ fn a_misuse_outweighs_what_the_function_returns() {
             .egress(STEPS)
             .egress(AUDITED)
     };
-    let step = Step {
-        amount: 1,
-        clear: true,
-        end: End::Well,
-    };
+    let step = Step { amount: 1, clear: true, end: End::Well };
     let (left, _) = run(functions, vec![ACCOUNT.message(1, step)]);
-    assert_eq!(
-        left.letters[0].1.reason,
-        Reason::UnknownEgress("atomic/unbound".into())
-    );
+    assert_eq!(left.letters[0].1.reason, Reason::UnknownEgress("atomic/unbound".into()));
 }
 
 #[test]
@@ -348,11 +282,7 @@ fn there_is_no_reply_to_nobody() {
             .egress(STEPS)
             .egress(AUDITED)
     };
-    let step = Step {
-        amount: 1,
-        clear: true,
-        end: End::Well,
-    };
+    let step = Step { amount: 1, clear: true, end: End::Well };
     let (left, _) = run(functions, vec![ACCOUNT.message(1, step)]);
     let text = "nobody sent this message, so there is nobody to reply to";
     assert_eq!(left.letters[0].1.reason, Reason::Failed(text.into()));
@@ -367,17 +297,11 @@ fn a_message_of_another_variant_is_a_dead_letter_with_all_there_is_to_know() {
         });
         Functions::new()
             .embedded(AUDIT, forwarding)
-            .embedded(
-                ACCOUNT,
-                Function::new(step).on_failure(OnFailure::DeadLetter),
-            )
+            .embedded(ACCOUNT, Function::new(step).on_failure(OnFailure::DeadLetter))
             .egress(STEPS)
             .egress(AUDITED)
     };
-    let (left, end) = run(
-        functions,
-        vec![AUDIT.message("a", 1), AUDIT.message("b", 2)],
-    );
+    let (left, end) = run(functions, vec![AUDIT.message("a", 1), AUDIT.message("b", 2)]);
     assert_eq!(end, Ok(()));
     let letter = |sender, amount| DeadLetter {
         target: ACCOUNT.at(7),
@@ -404,18 +328,11 @@ fn a_reason_of_two_types_tells_them_apart() {
             Ok(())
         });
         Functions::new()
-            .embedded(
-                ACCOUNT,
-                function.value(SMALL).on_failure(OnFailure::DeadLetter),
-            )
+            .embedded(ACCOUNT, function.value(SMALL).on_failure(OnFailure::DeadLetter))
             .egress(STEPS)
             .egress(AUDITED)
     };
-    let step = Step {
-        amount: 1,
-        clear: true,
-        end: End::Well,
-    };
+    let step = Step { amount: 1, clear: true, end: End::Well };
     let (left, _) = run(functions, vec![ACCOUNT.message(1, step)]);
     let Reason::StateType { declared, used, .. } = &left.letters[0].1.reason else {
         panic!("{:?}", left.letters[0].1.reason);

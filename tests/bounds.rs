@@ -44,23 +44,12 @@ fn bytes_of_one() -> usize {
     timely::execute_directly(|worker| {
         let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
-            let limits = Limits {
-                budget_messages: 1,
-                ..Limits::default()
-            };
-            (
-                input,
-                stream
-                    .stateful_functions(passing_on(limits))
-                    .unwrap()
-                    .handle(),
-            )
+            let limits = Limits { budget_messages: 1, ..Limits::default() };
+            (input, stream.stateful_functions(passing_on(limits)).unwrap().handle())
         });
         (0..2).for_each(|id| input.send(NODE.message(id, 0)));
         input.close();
-        handle
-            .run_while(worker, || handle.stats().waiting != 1)
-            .unwrap();
+        handle.run_while(worker, || handle.stats().waiting != 1).unwrap();
         let bytes = handle.stats().waiting_bytes;
         handle.run(worker).unwrap();
         bytes
@@ -87,13 +76,7 @@ fn batch(number: u64) -> impl Iterator<Item = Envelope<u64>> {
 fn feed(worker: &mut Worker, limits: Limits, barrier: &Barrier) -> (usize, u64) {
     let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
         let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
-        (
-            input,
-            stream
-                .stateful_functions(passing_on(limits))
-                .unwrap()
-                .handle(),
-        )
+        (input, stream.stateful_functions(passing_on(limits)).unwrap().handle())
     });
     let (mut waiting, mut outside, mut next) = (0, 0, 0);
     for _ in 0..ROUNDS {
@@ -110,11 +93,7 @@ fn feed(worker: &mut Worker, limits: Limits, barrier: &Barrier) -> (usize, u64) 
     }
     input.close();
     handle.run(worker).unwrap();
-    assert_eq!(
-        (next, handle.stats().admitted),
-        (BATCHES, BATCHES * BATCH),
-        "too few rounds"
-    );
+    assert_eq!((next, handle.stats().admitted), (BATCHES, BATCHES * BATCH), "too few rounds");
     (waiting, outside)
 }
 
@@ -124,21 +103,13 @@ fn feed(worker: &mut Worker, limits: Limits, barrier: &Barrier) -> (usize, u64) 
 fn a_source_that_obeys_stays_in_bounded_memory() {
     for workers in [1, 2] {
         let (limits, barrier) = (narrow(), Barrier::new(workers));
-        let seen = on_workers(workers, move |worker| {
-            feed(worker, limits.clone(), &barrier)
-        });
+        let seen = on_workers(workers, move |worker| feed(worker, limits.clone(), &barrier));
         // It takes a few steps until other workers have heard that there is no room.
         let heard = if workers == 1 { 0 } else { 4 * BUDGET };
         let waiting_max = workers * (SOFT + workers * CREDIT + heard);
         for (waiting, outside) in seen {
-            assert!(
-                waiting <= waiting_max,
-                "{waiting} messages waited, of at most {waiting_max}"
-            );
-            assert!(
-                outside <= BATCH,
-                "{outside} records waited outside, in batches of {BATCH}"
-            );
+            assert!(waiting <= waiting_max, "{waiting} messages waited, of at most {waiting_max}");
+            assert!(outside <= BATCH, "{outside} records waited outside, in batches of {BATCH}");
             assert!(waiting > SOFT / 2, "only {waiting} messages ever waited");
         }
     }
@@ -150,21 +121,12 @@ fn a_source_that_only_asks_stays_in_bounded_memory() {
     timely::execute_directly(|worker| {
         let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
-            (
-                input,
-                stream
-                    .stateful_functions(passing_on(narrow()))
-                    .unwrap()
-                    .handle(),
-            )
+            (input, stream.stateful_functions(passing_on(narrow())).unwrap().handle())
         });
         for number in 0..BATCHES {
             handle.run_while(worker, || !handle.ready()).unwrap();
             let outside = number * BATCH - handle.stats().admitted;
-            assert!(
-                outside <= BATCH,
-                "{outside} records wait outside, in batches of {BATCH}"
-            );
+            assert!(outside <= BATCH, "{outside} records wait outside, in batches of {BATCH}");
             batch(number).for_each(|record| input.send(record));
             input.advance_to(number + 1);
         }
@@ -186,19 +148,13 @@ fn homes() -> Vec<usize> {
                 Ok(())
             });
             let functions = Functions::new().embedded(NODE, node);
-            (
-                input,
-                stream.stateful_functions(functions).unwrap().handle(),
-            )
+            (input, stream.stateful_functions(functions).unwrap().handle())
         });
         (0..IDS).for_each(|id| input.send(NODE.message(id, id)));
         input.close();
         handle.run(worker).unwrap();
     });
-    homes
-        .iter()
-        .map(|home| home.load(SeqCst) as usize)
-        .collect()
+    homes.iter().map(|home| home.load(SeqCst) as usize).collect()
 }
 
 /// A worker that is slow, here one that does not step at all, cannot say that it has no room. The
@@ -215,13 +171,7 @@ fn a_slow_worker_is_not_flooded_by_another() {
     let waiting = on_workers(2, move |worker| {
         let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
-            (
-                input,
-                stream
-                    .stateful_functions(passing_on(limits.clone()))
-                    .unwrap()
-                    .handle(),
-            )
+            (input, stream.stateful_functions(passing_on(limits.clone())).unwrap().handle())
         });
         for number in 0..BATCHES * worker.index() as u64 {
             for _ in 0..40 {
@@ -244,11 +194,7 @@ fn a_slow_worker_is_not_flooded_by_another() {
         waiting
     });
     let waiting_max = 2 * (SOFT + 2 * CREDIT);
-    assert!(
-        waiting[0] <= waiting_max,
-        "{} waited, of at most {waiting_max}",
-        waiting[0]
-    );
+    assert!(waiting[0] <= waiting_max, "{} waited, of at most {waiting_max}", waiting[0]);
 }
 
 #[test]
@@ -256,18 +202,8 @@ fn what_waits_outside_a_gate_is_not_admitted() {
     timely::execute_directly(|worker| {
         let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
-            let limits = Limits {
-                budget_messages: 1,
-                gate_credit_records: 4,
-                ..Limits::default()
-            };
-            (
-                input,
-                stream
-                    .stateful_functions(passing_on(limits))
-                    .unwrap()
-                    .handle(),
-            )
+            let limits = Limits { budget_messages: 1, gate_credit_records: 4, ..Limits::default() };
+            (input, stream.stateful_functions(passing_on(limits)).unwrap().handle())
         });
         let (times, per_time) = (30, 10);
         for time in 0..times {
@@ -282,22 +218,11 @@ fn what_waits_outside_a_gate_is_not_admitted() {
                 passed += 1;
             }
             let stats = handle.stats();
-            assert!(
-                stats.admitted >= passed * per_time,
-                "{} at {passed}",
-                stats.admitted
-            );
-            assert!(
-                stats.admitted <= stats.handled + 4,
-                "more was let in than there is credit"
-            );
+            assert!(stats.admitted >= passed * per_time, "{} at {passed}", stats.admitted);
+            assert!(stats.admitted <= stats.handled + 4, "more was let in than there is credit");
             // The last time wholly let in must soon be passed, though more is held back.
             let behind = (stats.admitted / per_time).saturating_sub(passed);
-            assert!(
-                behind <= 1,
-                "{} were let in and only {passed} times passed",
-                stats.admitted
-            );
+            assert!(behind <= 1, "{} were let in and only {passed} times passed", stats.admitted);
             held_back |= !handle.ready() && passed > 0;
         }
         assert!(held_back && passed == times && handle.admitted().done());
@@ -345,20 +270,13 @@ fn tree(depth: u64) -> u64 {
 #[test]
 fn functions_that_fill_a_worker_stop() {
     let loop_bytes_hard = 100 * bytes_of_one();
-    let limits = Limits {
-        loop_bytes_soft: loop_bytes_hard,
-        loop_bytes_hard,
-        ..Limits::default()
-    };
+    let limits = Limits { loop_bytes_soft: loop_bytes_hard, loop_bytes_hard, ..Limits::default() };
     let (handled, letters, end) = amplify(40, &limits);
     let stopped = end.expect_err("a tree of depth 40 fits nowhere");
     assert_eq!(stopped.reason, Reason::Full);
     assert_eq!(stopped.address.function_type.as_str(), "bounds/node");
     assert!(letters.is_empty());
-    assert!(
-        (99..110).contains(&handled),
-        "each adds one to what waits: {handled}"
-    );
+    assert!((99..110).contains(&handled), "each adds one to what waits: {handled}");
 }
 
 #[test]
@@ -379,32 +297,18 @@ fn functions_that_fill_a_worker_lose_what_there_is_no_room_for() {
         assert_eq!((&letter.reason, letter.attempts), (&Reason::Full, 0));
     }
     let lost: u64 = letters.iter().map(|letter| tree(letter.message)).sum();
-    assert_eq!(
-        handled + lost,
-        tree(depth),
-        "each message is handled or told of"
-    );
+    assert_eq!(handled + lost, tree(depth), "each message is handled or told of");
 }
 
 #[test]
 fn a_chain_that_is_too_long_ends_in_a_dead_letter() {
     let depth_max = 6;
-    let limits = Limits {
-        depth_max,
-        ..Limits::default()
-    };
+    let limits = Limits { depth_max, ..Limits::default() };
     let (handled, letters, end) = amplify(10, &limits);
     assert_eq!((handled, end), (tree(6), Ok(())));
-    assert_eq!(
-        letters.len(),
-        1 << 7,
-        "one for each message of the seventh generation"
-    );
+    assert_eq!(letters.len(), 1 << 7, "one for each message of the seventh generation");
     for letter in &letters {
-        assert_eq!(
-            (&letter.reason, letter.attempts),
-            (&Reason::TooDeep(depth_max), 0)
-        );
+        assert_eq!((&letter.reason, letter.attempts), (&Reason::TooDeep(depth_max), 0));
         assert_eq!(letter.message, 3);
     }
     let (handled, letters, _) = amplify(6, &limits);

@@ -45,13 +45,7 @@ struct Record {
 
 impl Record {
     fn line(&self) -> String {
-        let Record {
-            caller,
-            callee,
-            start,
-            end,
-            ..
-        } = self;
+        let Record { caller, callee, start, end, .. } = self;
         format!("{caller} {callee} {start} {}", end - start)
     }
 }
@@ -75,10 +69,7 @@ impl Expected {
 fn model(records: &[Record], window: u64) -> Expected {
     let mut placed: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
     for (at, record) in records.iter().enumerate() {
-        placed
-            .entry(record.caller)
-            .or_default()
-            .push((record.start, at));
+        placed.entry(record.caller).or_default().push((record.start, at));
     }
     for calls in placed.values_mut() {
         calls.sort_unstable();
@@ -109,9 +100,7 @@ fn model(records: &[Record], window: u64) -> Expected {
     }
     let mut cascades = BTreeMap::new();
     for at in 0..records.len() {
-        *cascades
-            .entry(records[root(&mut parents, at)].number)
-            .or_insert(0) += 1;
+        *cascades.entry(records[root(&mut parents, at)].number).or_insert(0) += 1;
     }
     cascades.retain(|_, size| *size > 1);
     Expected { links, cascades }
@@ -120,10 +109,7 @@ fn model(records: &[Record], window: u64) -> Expected {
 /// What a run found, once.
 fn found(outcome: &Outcome) -> Expected {
     let links = outcome.findings.links;
-    Expected {
-        links,
-        cascades: outcome.findings.cascades.keys().copied().collect(),
-    }
+    Expected { links, cascades: outcome.findings.cascades.keys().copied().collect() }
 }
 
 fn config(workers: usize) -> timely::Config {
@@ -151,45 +137,24 @@ fn run(
             Event::Rejected(line) => told.lock().unwrap().push(line.clone()),
             Event::Progress { lines, findings } => {
                 let members = findings.members();
-                assert!(
-                    members <= lines as isize,
-                    "{members} members in {lines} lines"
-                );
+                assert!(members <= lines as isize, "{members} members in {lines} lines");
             }
         })
     });
-    let outcomes: Vec<_> = guards
-        .unwrap()
-        .join()
-        .into_iter()
-        .map(|one| one.unwrap().unwrap())
-        .collect();
+    let outcomes: Vec<_> =
+        guards.unwrap().join().into_iter().map(|one| one.unwrap().unwrap()).collect();
     let mut rejected = std::mem::take(&mut *rejected.lock().unwrap());
     rejected.sort_by_key(|rejected| rejected.line);
     (outcomes.into_iter().flatten().next(), rejected)
 }
 
 fn real() -> (Arc<Vec<Vec<u8>>>, Vec<Record>) {
-    let lines: Vec<_> = input::lines(Path::new(CALLS))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
+    let lines: Vec<_> = input::lines(Path::new(CALLS)).unwrap().map(Result::unwrap).collect();
     let record = |(number, line): (u64, &Vec<u8>)| {
         let text = std::str::from_utf8(line).unwrap();
-        let fields: Vec<u64> = text
-            .split(' ')
-            .map(|field| field.parse().unwrap())
-            .collect();
-        let [caller, callee, start, duration] = fields[..] else {
-            panic!("{text}")
-        };
-        Record {
-            number,
-            caller,
-            callee,
-            start,
-            end: start + duration,
-        }
+        let fields: Vec<u64> = text.split(' ').map(|field| field.parse().unwrap()).collect();
+        let [caller, callee, start, duration] = fields[..] else { panic!("{text}") };
+        Record { number, caller, callee, start, end: start + duration }
     };
     let records = (1..).zip(&lines).map(record).collect();
     (Arc::new(lines), records)
@@ -228,20 +193,11 @@ fn awkward(random: &mut Random) -> (Vec<Record>, u64) {
     let mut records: Vec<Record> = Vec::new();
     for (number, start) in (1..).zip(starts) {
         let record = match records.last() {
-            Some(last) if random.below(8) == 0 => Record {
-                number,
-                ..last.clone()
-            },
+            Some(last) if random.below(8) == 0 => Record { number, ..last.clone() },
             _ => {
                 let (caller, callee) = (random.below(phones), random.below(phones));
                 let end = start + random.below(duration_max + 1);
-                Record {
-                    number,
-                    caller,
-                    callee,
-                    start,
-                    end,
-                }
+                Record { number, caller, callee, start, end }
             }
         };
         records.push(record);
@@ -254,12 +210,7 @@ fn awkward(random: &mut Random) -> (Vec<Record>, u64) {
 }
 
 fn lines_of(records: &[Record]) -> Arc<Vec<Vec<u8>>> {
-    Arc::new(
-        records
-            .iter()
-            .map(|record| record.line().into_bytes())
-            .collect(),
-    )
+    Arc::new(records.iter().map(|record| record.line().into_bytes()).collect())
 }
 
 #[test]
@@ -271,24 +222,13 @@ fn real_calls_have_the_cascades_of_the_model_on_any_number_of_workers() {
         for workers in [1, 2, 4] {
             let (outcome, rejected) = run(config(workers), &lines, window);
             let outcome = outcome.unwrap();
-            assert!(
-                found(&outcome) == expected,
-                "window {window}, {workers} workers"
-            );
+            assert!(found(&outcome) == expected, "window {window}, {workers} workers");
             assert_eq!(outcome.findings.summary(), expected.summary());
             assert_eq!((outcome.calls, rejected.len()), (records.len() as u64, 0));
             let crosses = workers > 1 && window > 0;
-            assert_eq!(
-                outcome.work.crossed > 0,
-                crosses,
-                "window {window}, {workers} workers"
-            );
+            assert_eq!(outcome.work.crossed > 0, crosses, "window {window}, {workers} workers");
             let told = 2 * outcome.calls + 4 * expected.links;
-            assert!(
-                outcome.work.delivered >= told,
-                "{} of {told}",
-                outcome.work.delivered
-            );
+            assert!(outcome.work.delivered >= told, "{} of {told}", outcome.work.delivered);
         }
     }
 }
@@ -305,11 +245,7 @@ fn two_processes_find_the_cascades_of_the_model() {
     }
     let name = "two_processes_find_the_cascades_of_the_model";
     let outcomes = cluster::run(name, 2, 2);
-    assert!(
-        outcomes.iter().all(|outcome| outcome.success),
-        "{}",
-        outcomes[0].output
-    );
+    assert!(outcomes.iter().all(|outcome| outcome.success), "{}", outcomes[0].output);
     assert_eq!(outcomes[1].lines, [""; 0]);
     let expected = format!("{:?}", model(&records, 3600));
     assert!(outcomes[0].lines == [expected], "{}", outcomes[0].output);
@@ -323,11 +259,7 @@ fn awkward_calls_have_the_cascades_of_the_model() {
         for workers in [1, 3] {
             let (outcome, rejected) = run(config(workers), &lines, window);
             assert_eq!(rejected, [], "seed {seed}, {workers} workers");
-            assert_eq!(
-                found(&outcome.unwrap()),
-                expected,
-                "seed {seed}, {workers} workers"
-            );
+            assert_eq!(found(&outcome.unwrap()), expected, "seed {seed}, {workers} workers");
         }
     }
 }
@@ -341,19 +273,9 @@ fn the_order_in_which_calls_reach_a_phone_does_not_matter() {
         let (records, window) = awkward(&mut random);
         let expected = model(&records, window);
         let mut told: Vec<(u64, Envelope<Message>)> = Vec::new();
-        for Record {
-            number,
-            caller,
-            callee,
-            start,
-            end,
-        } in records
-        {
+        for Record { number, caller, callee, start, end } in records {
             let received = ToPerson::Received { call: number, end };
-            let placed = ToPerson::Placed {
-                call: number,
-                start,
-            };
+            let placed = ToPerson::Placed { call: number, start };
             told.push((start, PERSON.message(callee, received)));
             told.push((start, PERSON.message(caller, placed)));
         }
@@ -365,11 +287,7 @@ fn the_order_in_which_calls_reach_a_phone_does_not_matter() {
             shuffled.push(told.remove(next));
         }
         let steps = random.below(3);
-        assert_eq!(
-            found_in_order(shuffled, window, steps),
-            expected,
-            "seed {seed}"
-        );
+        assert_eq!(found_in_order(shuffled, window, steps), expected, "seed {seed}");
     }
 }
 
@@ -393,10 +311,7 @@ fn found_in_order(told: Vec<(u64, Envelope<Message>)>, window: u64, steps: u64) 
         });
         for at in 0..told.len() {
             let (start, envelope) = told[at].clone();
-            input
-                .activate()
-                .session(&capability.delayed(&start))
-                .give(envelope);
+            input.activate().session(&capability.delayed(&start)).give(envelope);
             let rest = told[at + 1..].iter().map(|(start, _)| *start).min();
             if let Some(first) = rest {
                 capability.downgrade(&first);
@@ -434,10 +349,7 @@ fn labels_over_time(changes: &[((u64, u64), u64, isize)]) -> BTreeMap<u64, u64> 
             assert!(one, "call {call} has labels {labels:?} at {time}");
         }
     }
-    labels
-        .into_iter()
-        .map(|(call, labels)| (call, *labels.keys().next().unwrap()))
-        .collect()
+    labels.into_iter().map(|(call, labels)| (call, *labels.keys().next().unwrap())).collect()
 }
 
 #[test]
@@ -454,10 +366,7 @@ fn wrong_lines_are_reported_and_change_nothing() {
         for record in &mut records {
             while random.below(2) == 0 {
                 let late = clock.saturating_sub(1 + random.below(3));
-                let overflow = || Wrong::EndOutOfRange {
-                    start: u64::MAX,
-                    duration: 1,
-                };
+                let overflow = || Wrong::EndOutOfRange { start: u64::MAX, duration: 1 };
                 let early = (late < clock).then_some(Wrong::OutOfOrder { start: late, clock });
                 let (text, wrong): (Vec<u8>, _) = match random.below(10) {
                     0 => (b"# caller callee".to_vec(), None),
@@ -491,10 +400,7 @@ fn wrong_lines_are_reported_and_change_nothing() {
         for workers in [1, 2] {
             let (outcome, rejected) = run(config(workers), &lines, window);
             let outcome = outcome.unwrap();
-            assert_eq!(
-                rejected, expected_rejected,
-                "seed {seed}, {workers} workers"
-            );
+            assert_eq!(rejected, expected_rejected, "seed {seed}, {workers} workers");
             assert_eq!(outcome.findings.rejected, rejected.len() as u64);
             assert_eq!(outcome.calls, records.len() as u64);
             assert_eq!(found(&outcome), expected, "seed {seed}, {workers} workers");
@@ -531,16 +437,9 @@ fn a_phone_forgets_what_the_window_has_passed() {
             }
             bound = bound.max(kept.into_values().max().unwrap_or(0));
         }
-        assert!(
-            2 * bound < busiest,
-            "a bound of {bound} says nothing of {busiest} calls"
-        );
+        assert!(2 * bound < busiest, "a bound of {bound} says nothing of {busiest} calls");
         for workers in [1, 2, 4] {
-            let kept_max = run(config(workers), &lines, window)
-                .0
-                .unwrap()
-                .work
-                .kept_max;
+            let kept_max = run(config(workers), &lines, window).0.unwrap().work.kept_max;
             assert!(kept_max > 0);
             assert!(
                 kept_max <= bound,
@@ -578,11 +477,7 @@ fn the_program_ends_with_one_line_in_one_process_and_in_two() {
             .iter()
             .map(|outcome| {
                 assert!(outcome.success, "{}", outcome.output);
-                outcome
-                    .output
-                    .lines()
-                    .filter(|line| line.starts_with("links "))
-                    .collect()
+                outcome.output.lines().filter(|line| line.starts_with("links ")).collect()
             })
             .collect();
         assert_eq!(results[0], [expected.as_str()]);
@@ -593,43 +488,20 @@ fn the_program_ends_with_one_line_in_one_process_and_in_two() {
 #[test]
 fn the_program_reports_wrong_lines_and_wrong_arguments() {
     let file = std::env::temp_dir().join(format!("cascades-calls-{}", std::process::id()));
-    std::fs::write(
-        &file,
-        "ann bob 100 10\nnonsense\nbob cy 115 5\ncy ann 90 1\n",
-    )
-    .unwrap();
-    let output = program()
-        .arg("--input")
-        .arg(&file)
-        .args(["-w", "2"])
-        .output()
-        .unwrap();
+    std::fs::write(&file, "ann bob 100 10\nnonsense\nbob cy 115 5\ncy ann 90 1\n").unwrap();
+    let output = program().arg("--input").arg(&file).args(["-w", "2"]).output().unwrap();
     std::fs::remove_file(&file).unwrap();
     assert!(output.status.success());
     let (out, err) = (String::from_utf8_lossy(&output.stdout), output.stderr);
     let err = String::from_utf8_lossy(&err);
-    assert!(
-        err.contains("line 2: it has 1 fields") && err.contains("line 4: "),
-        "{err}"
-    );
+    assert!(err.contains("line 2: it has 1 fields") && err.contains("line 4: "), "{err}");
     assert!(out.contains("2 calls read, 2 lines rejected"), "{out}");
-    assert_eq!(
-        out.lines().last(),
-        Some("links 1 cascades 1 calls 2 largest 2")
-    );
+    assert_eq!(out.lines().last(), Some("links 1 cascades 1 calls 2 largest 2"));
 
-    for wrong in [
-        &["--window", "1h"][..],
-        &["--input", "/nowhere"],
-        &["--windows"],
-        &["extra"],
-    ] {
+    for wrong in [&["--window", "1h"][..], &["--input", "/nowhere"], &["--windows"], &["extra"]] {
         let output = program().args(wrong).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
-        assert!(
-            output.stdout.is_empty() && !output.stderr.is_empty(),
-            "{wrong:?}"
-        );
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{wrong:?}");
     }
     let help = program().arg("--help").output().unwrap();
     assert!(help.status.success());

@@ -52,11 +52,7 @@ fn functions(
         }
         Ok(())
     });
-    Functions::new()
-        .embedded(PLAYER, player)
-        .embedded(CHAIN, chain)
-        .egress(ENDS)
-        .limits(limits)
+    Functions::new().embedded(PLAYER, player).embedded(CHAIN, chain).egress(ENDS).limits(limits)
 }
 
 fn check(limits: Limits, balls: u64) {
@@ -69,10 +65,7 @@ fn check(limits: Limits, balls: u64) {
             let egresses = stream.stateful_functions(functions).unwrap();
             let ends = Rc::clone(&ends);
             let out = egresses.stream(ENDS).unwrap();
-            let probe = out
-                .inspect(move |time| ends.borrow_mut().push(*time))
-                .probe()
-                .0;
+            let probe = out.inspect(move |time| ends.borrow_mut().push(*time)).probe().0;
             (input, probe, egresses.handle())
         });
         let (mut other, other_probe) = worker.dataflow::<u64, _, _>(|scope| {
@@ -81,10 +74,7 @@ fn check(limits: Limits, balls: u64) {
         });
         let play = first.delayed(&PLAY);
         for ball in 0..balls {
-            input
-                .activate()
-                .session(&play)
-                .give(PLAYER.message(ball % 2, Message::Ball));
+            input.activate().session(&play).give(PLAYER.message(ball % 2, Message::Ball));
         }
         while strokes.get() < 100 {
             worker.step();
@@ -110,26 +100,15 @@ fn check(limits: Limits, balls: u64) {
             }
             worker.step();
         }
-        assert!(
-            done(EARLY) && done(LATE),
-            "{} and {}",
-            count(EARLY),
-            count(LATE)
-        );
-        assert!(
-            !probe.less_equal(&EARLY),
-            "all is done at an earlier time, and it is not passed"
-        );
+        assert!(done(EARLY) && done(LATE), "{} and {}", count(EARLY), count(LATE));
+        assert!(!probe.less_equal(&EARLY), "all is done at an earlier time, and it is not passed");
         assert!(!other_probe.less_than(&1), "the other dataflow had no turn");
         let before = strokes.get();
         for _ in 0..1000 {
             worker.step();
         }
         assert!(strokes.get() > before, "the ball is not in play any more");
-        assert!(
-            probe.less_equal(&PLAY),
-            "a time was passed at which a ball is in play"
-        );
+        assert!(probe.less_equal(&PLAY), "a time was passed at which a ball is in play");
         playing.set(false);
         handle.run(worker).unwrap();
         assert!(probe.done());
@@ -148,21 +127,12 @@ fn a_hundred_balls_in_play_starve_nothing() {
 
 #[test]
 fn a_ball_in_play_starves_nothing_with_a_budget_of_one() {
-    let limits = Limits {
-        budget_messages: 1,
-        ..Limits::default()
-    };
+    let limits = Limits { budget_messages: 1, ..Limits::default() };
     check(limits.clone(), 1);
     check(limits, 10);
 }
 
 #[test]
 fn a_ball_in_play_starves_nothing_without_a_limit_of_time() {
-    check(
-        Limits {
-            activation_max: None,
-            ..Limits::default()
-        },
-        1,
-    );
+    check(Limits { activation_max: None, ..Limits::default() }, 1);
 }

@@ -41,18 +41,10 @@ struct Call {
 
 impl Call {
     fn followers(&self) -> Vec<Call> {
-        let count = if self.depth == 0 {
-            0
-        } else {
-            mix(self.seed) % 4
-        };
+        let count = if self.depth == 0 { 0 } else { mix(self.seed) % 4 };
         let follower = |n| {
             let seed = mix(self.seed.wrapping_add(n + 1));
-            Call {
-                time: self.time,
-                depth: self.depth - 1,
-                seed,
-            }
+            Call { time: self.time, depth: self.depth - 1, seed }
         };
         (0..count).map(follower).collect()
     }
@@ -129,11 +121,7 @@ fn records(seed: u64, worker: usize) -> Vec<Call> {
     let mut random = Random(seed * 16 + worker as u64);
     let record = |_| {
         let (time, depth) = (random.below(TIMES as u64) as usize, random.below(6));
-        Call {
-            time,
-            depth,
-            seed: random.any(),
-        }
+        Call { time, depth, seed: random.any() }
     };
     (0..12).map(record).collect()
 }
@@ -148,10 +136,7 @@ fn functions<T: Times>(counts: &Arc<Counts>, limits: Limits) -> Functions<Call, 
         if context.caller().is_none() {
             for frontier in shown.borrow().iter() {
                 let open = frontier.iter().any(|element| element.less_equal(&time));
-                assert!(
-                    open,
-                    "a record at {time:?} came after frontier {frontier:?} was shown"
-                );
+                assert!(open, "a record at {time:?} came after frontier {frontier:?} was shown");
             }
         }
         let frontier = context.frontier().to_vec();
@@ -165,24 +150,16 @@ fn functions<T: Times>(counts: &Arc<Counts>, limits: Limits) -> Functions<Call, 
         counts.handled[call.time].fetch_add(1, SeqCst);
         Ok(())
     });
-    Functions::new()
-        .embedded(NODE, function)
-        .egress(DONE)
-        .limits(limits)
+    Functions::new().embedded(NODE, function).egress(DONE).limits(limits)
 }
 
 /// One run on one worker. Says how many times the frontier had passed before the inputs ended.
 fn follow<T: Times>(worker: &mut Worker, seed: u64, counts: &Arc<Counts>) -> usize {
     let (index, peers) = (worker.index(), worker.peers());
-    let limits = Limits {
-        budget_messages: [1, 3, 4096][seed as usize % 3],
-        ..Limits::default()
-    };
+    let limits = Limits { budget_messages: [1, 3, 4096][seed as usize % 3], ..Limits::default() };
     let ((mut input, first), probe, handle) = worker.dataflow::<T, _, _>(|scope| {
         let (input, stream) = scope.new_unordered_input::<Envelope<Call>>();
-        let egresses = stream
-            .stateful_functions(functions(counts, limits))
-            .unwrap();
+        let egresses = stream.stateful_functions(functions(counts, limits)).unwrap();
         let left = Arc::clone(counts);
         let done = egresses.stream(DONE).unwrap();
         let done = done.inspect_time(move |time, number| {
@@ -216,19 +193,13 @@ fn follow<T: Times>(worker: &mut Worker, seed: u64, counts: &Arc<Counts>) -> usi
         passed.iter().filter(|passed| **passed).count()
     };
     let mut waiting = records(seed, index);
-    let mut times: Vec<_> = (0..TIMES)
-        .map(|at| Some(first.delayed(&T::number(at))))
-        .collect();
+    let mut times: Vec<_> = (0..TIMES).map(|at| Some(first.delayed(&T::number(at)))).collect();
     drop(first);
     let mut random = Random(seed * 31 + index as u64);
     let in_order = seed.is_multiple_of(2);
     while let Some(next) = times.iter().position(Option::is_some) {
         // The next time in order, or any. Its records go in, then it ends.
-        let at = if in_order {
-            next
-        } else {
-            random.below(TIMES as u64) as usize
-        };
+        let at = if in_order { next } else { random.below(TIMES as u64) as usize };
         if let Some(capability) = times[at].take() {
             for call in waiting.extract_if(.., |call| call.time == at) {
                 let record = NODE.message(call.seed % IDS, call);
@@ -272,10 +243,7 @@ fn never_early<T: Times>(workers: usize) {
         passed
     });
     let passed: usize = passed_early.into_iter().sum();
-    assert!(
-        passed > SEEDS as usize,
-        "few times were passed while others were open: {passed}"
-    );
+    assert!(passed > SEEDS as usize, "few times were passed while others were open: {passed}");
 }
 
 #[test]
@@ -300,15 +268,16 @@ const LATE_MAX: usize = 30;
 /// Steps that are far more than all the work takes.
 const ROUNDS: usize = 1000;
 
+/// Records of each worker that go round for ever: so many that in every step some go to another
+/// worker, and could carry an earlier time along.
+const RUNNERS: u64 = 32;
+
 /// Goes round for ever, at its own time, until it may not.
 fn runner(running: &Arc<AtomicBool>) -> Function<Call, Call> {
     let running = Arc::clone(running);
     Function::new(move |context, call: &Call| {
         if running.load(SeqCst) {
-            let call = Call {
-                seed: mix(call.seed),
-                ..call.clone()
-            };
+            let call = Call { seed: mix(call.seed), ..call.clone() };
             context.send(RUNNER, call.seed % IDS, call);
         }
         Ok(())
@@ -329,30 +298,16 @@ fn race(
     let (index, peers) = (worker.index(), worker.peers());
     let ((mut input, first), probe, handle) = worker.dataflow::<u64, _, _>(|scope| {
         let (input, stream) = scope.new_unordered_input::<Envelope<Call>>();
-        let limits = Limits {
-            budget_messages: 8,
-            ..Limits::default()
-        };
+        let limits = Limits { budget_messages: 64, ..Limits::default() };
         let functions = functions::<u64>(counts, limits).embedded(RUNNER, runner(running));
         let egresses = stream.stateful_functions(functions).unwrap();
-        (
-            input,
-            egresses.stream(DONE).unwrap().probe().0,
-            egresses.handle(),
-        )
+        (input, egresses.stream(DONE).unwrap().probe().0, egresses.handle())
     });
     // The runners come first, and at the latest time.
     let last = first.delayed(&u64::number(TIMES - 1));
-    for seed in 0..4 {
-        let call = Call {
-            time: TIMES - 1,
-            depth: 0,
-            seed,
-        };
-        input
-            .activate()
-            .session(&last)
-            .give(RUNNER.message(seed, call));
+    for seed in 0..RUNNERS {
+        let call = Call { time: TIMES - 1, depth: 0, seed };
+        input.activate().session(&last).give(RUNNER.message(seed % IDS, call));
     }
     let mut expected = [0; TIMES];
     for call in (0..peers).flat_map(|worker| records(seed, worker)) {
@@ -360,10 +315,7 @@ fn race(
     }
     for call in records(seed, index) {
         let time = first.delayed(&u64::number(call.time));
-        input
-            .activate()
-            .session(&time)
-            .give(NODE.message(call.seed % IDS, call));
+        input.activate().session(&time).give(NODE.message(call.seed % IDS, call));
     }
     drop((first, last, input));
     let mut seen = Seen::default();
@@ -381,10 +333,7 @@ fn race(
             }
         }
     }
-    assert!(
-        probe.less_equal(&u64::number(TIMES - 1)),
-        "passed what still goes on"
-    );
+    assert!(probe.less_equal(&u64::number(TIMES - 1)), "passed what still goes on");
     running.store(false, SeqCst);
     handle.run(worker).unwrap();
     seen
@@ -396,16 +345,12 @@ fn never_late(workers: usize) {
         let counts = Arc::<Counts>::default();
         let running = Arc::new(AtomicBool::new(true));
         let barrier = Barrier::new(workers);
-        let seen = on_workers(workers, move |worker| {
-            race(worker, seed, &counts, &running, &barrier)
-        });
+        let seen =
+            on_workers(workers, move |worker| race(worker, seed, &counts, &running, &barrier));
         for (at, (done, passed)) in seen.into_iter().flatten().enumerate() {
             let (at, done) = (at % (TIMES - 1), done.expect("all work was done"));
             let passed = passed.unwrap_or_else(|| panic!("time {at}, done in step {done}"));
-            assert!(
-                passed <= done + LATE_MAX,
-                "time {at}: done in {done}, passed in {passed}"
-            );
+            assert!(passed <= done + LATE_MAX, "time {at}: done in {done}, passed in {passed}");
         }
     }
 }

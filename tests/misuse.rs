@@ -31,14 +31,8 @@ fn refused(functions: impl Fn() -> Functions<u64> + Send + Sync + 'static) -> Er
         let error = worker.dataflow::<u64, _, _>(|scope| {
             let (mut input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
             let before = scope.worker().peek_identifier();
-            let error = stream
-                .stateful_functions(functions())
-                .expect_err("there is a mistake");
-            assert_eq!(
-                scope.worker().peek_identifier(),
-                before,
-                "something was built"
-            );
+            let error = stream.stateful_functions(functions()).expect_err("there is a mistake");
+            assert_eq!(scope.worker().peek_identifier(), before, "something was built");
             input.send(ONE.message(1, 1));
             error
         });
@@ -76,32 +70,16 @@ fn assert_error(error: &Error, of: &str, text: &str) {
 
 #[test]
 fn nothing_is_bound_twice() {
-    let error = refused(|| {
-        Functions::new()
-            .embedded(ONE, named("a"))
-            .embedded(ONE, named("b"))
-    });
-    assert_error(
-        &error,
-        "duplicate function",
-        "function type \"misuse/one\" is bound twice",
-    );
+    let error = refused(|| Functions::new().embedded(ONE, named("a")).embedded(ONE, named("b")));
+    assert_error(&error, "duplicate function", "function type \"misuse/one\" is bound twice");
     let error = refused(|| {
         let functions = Functions::new().embedded_namespace(MISUSE, named("a"));
         functions.embedded_namespace(MISUSE, named("b"))
     });
-    assert_error(
-        &error,
-        "duplicate function",
-        "namespace \"misuse\" is bound twice",
-    );
+    assert_error(&error, "duplicate function", "namespace \"misuse\" is bound twice");
     let other_type: Egress<u64> = Egress::new("misuse/out");
     let error = refused(move || Functions::new().egress(OUT).egress(other_type));
-    assert_error(
-        &error,
-        "duplicate egress",
-        "egress \"misuse/out\" is bound twice",
-    );
+    assert_error(&error, "duplicate egress", "egress \"misuse/out\" is bound twice");
 }
 
 #[test]
@@ -113,19 +91,14 @@ fn a_function_declares_a_state_once() {
     assert_error(&error, "duplicate state", text);
     const TWO: FunctionType<u64> = FunctionType::new("misuse/two");
     let functions = Functions::<u64>::new().embedded(ONE, named("a").value(TOTAL));
-    functions
-        .embedded(TWO, named("b").value(TOTAL))
-        .check()
-        .expect("two functions may");
+    functions.embedded(TWO, named("b").value(TOTAL)).check().expect("two functions may");
 }
 
 #[test]
 fn of_several_mistakes_the_first_is_told() {
     let error = refused(|| {
         let functions = Functions::new().egress(OUT).egress(OUT);
-        functions
-            .embedded(ONE, named("a"))
-            .embedded(ONE, named("b"))
+        functions.embedded(ONE, named("a")).embedded(ONE, named("b"))
     });
     assert_eq!(kind(&error), "duplicate egress");
 }
@@ -142,16 +115,10 @@ fn functions_need_a_stream() {
 fn egresses_are_taken_once_and_as_what_they_are() {
     timely::example(|scope| {
         let (_, stream) = scope.new_input::<Vec<Envelope<u64>>>();
-        let egresses = stream
-            .stateful_functions(Functions::new().egress(OUT))
-            .unwrap();
+        let egresses = stream.stateful_functions(Functions::new().egress(OUT)).unwrap();
         let unknown: Egress<String> = Egress::new("misuse/other");
         let error = egresses.stream(unknown).unwrap_err();
-        assert_error(
-            &error,
-            "unknown egress",
-            "egress \"misuse/other\" is not bound",
-        );
+        assert_error(&error, "unknown egress", "egress \"misuse/other\" is not bound");
         let wrong: Egress<u64> = Egress::new("misuse/out");
         let text = "egress \"misuse/out\" carries alloc::string::String, not u64";
         assert_error(&egresses.stream(wrong).unwrap_err(), "egress type", text);
@@ -184,13 +151,8 @@ const TWO_PARTS: [(&str, &str); 9] = [
 ];
 
 /// Names of one part that are none, and why.
-const ONE_PART: [(&str, &str); 5] = [
-    ("", EMPTY),
-    ("*", STAR),
-    ("my total", ODD),
-    ("total\t", ODD),
-    ("\u{7f}", ODD),
-];
+const ONE_PART: [(&str, &str); 5] =
+    [("", EMPTY), ("*", STAR), ("my total", ODD), ("total\t", ODD), ("\u{7f}", ODD)];
 
 #[test]
 fn names_are_checked_where_they_are_bound() {
@@ -203,12 +165,7 @@ fn names_are_checked_where_they_are_bound() {
         let error = refused(move || Functions::new().embedded(function, named("a")));
         assert_invalid(error, "function type", name, why);
         let egress: Egress<u64> = Egress::new(name);
-        assert_invalid(
-            refused(move || Functions::new().egress(egress)),
-            "egress",
-            name,
-            why,
-        );
+        assert_invalid(refused(move || Functions::new().egress(egress)), "egress", name, why);
         let typed: ValueSpec<u64> = ValueSpec::typed("total", name);
         let error = refused(move || Functions::new().embedded(ONE, named("a").value(typed)));
         assert_invalid(error, "state type", name, why);
@@ -230,11 +187,7 @@ fn names_are_checked_where_they_are_bound() {
 fn a_namespace_gives_addresses_of_its_own() {
     for function in ["one", "one/two", "/one", "one/"] {
         if let Ok(address) = MISUSE.at(function, 1) {
-            assert_eq!(
-                address.function_type.namespace(),
-                "misuse",
-                "of {function:?}"
-            );
+            assert_eq!(address.function_type.namespace(), "misuse", "of {function:?}");
             TypeName::new(address.function_type.as_str()).expect("it is a name");
         }
     }
@@ -254,8 +207,7 @@ fn run(
             let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
             let egresses: Egresses<'_, _, _> = stream.stateful_functions(functions()).unwrap();
             let out = egresses.stream(OUT).unwrap();
-            out.inspect(move |text| emitted.borrow_mut().push(text.clone()))
-                .probe();
+            out.inspect(move |text| emitted.borrow_mut().push(text.clone())).probe();
             let letters = egresses.dead_letters().unwrap();
             letters.inspect(move |letter| given_up.borrow_mut().push(letter.clone()));
             (input, egresses.handle())
@@ -273,11 +225,7 @@ fn run(
 fn a_function_bound_by_itself_comes_before_its_namespace() {
     let messages = || {
         let other = MISUSE.message("other", 2, 1).unwrap();
-        vec![
-            ONE.message(1, 1),
-            other,
-            MISUSE.message("one", 3, 1).unwrap(),
-        ]
+        vec![ONE.message(1, 1), other, MISUSE.message("one", 3, 1).unwrap()]
     };
     let exact_first = || {
         let functions = Functions::new().egress(OUT).embedded(ONE, named("exact"));
@@ -285,16 +233,9 @@ fn a_function_bound_by_itself_comes_before_its_namespace() {
     };
     let exact_last = || {
         let functions = Functions::new().egress(OUT);
-        functions
-            .embedded_namespace(MISUSE, named("namespace"))
-            .embedded(ONE, named("exact"))
+        functions.embedded_namespace(MISUSE, named("namespace")).embedded(ONE, named("exact"))
     };
-    let expected = (
-        ["exact 1", "exact 3", "namespace 2"]
-            .map(str::to_owned)
-            .to_vec(),
-        vec![],
-    );
+    let expected = (["exact 1", "exact 3", "namespace 2"].map(str::to_owned).to_vec(), vec![]);
     assert_eq!(run(exact_first, messages()), expected);
     assert_eq!(run(exact_last, messages()), expected);
 }
@@ -319,8 +260,5 @@ fn a_message_to_nobody_is_a_dead_letter() {
         attempts: 0,
     };
     let from_ingress = letter(NOBODY.at("x"), None, 7);
-    assert_eq!(
-        letters,
-        [from_ingress, letter(NOBODY.at(5), Some(ONE.at("y")), 8)]
-    );
+    assert_eq!(letters, [from_ingress, letter(NOBODY.at(5), Some(ONE.at("y")), 8)]);
 }

@@ -17,10 +17,8 @@ use timely_statefun::{
     Address, Egress, Envelope, Function, FunctionType, Functions, Limits, StatefulFunctions,
 };
 
-const NODES: [FunctionType<Call>; 2] = [
-    FunctionType::new("order/even"),
-    FunctionType::new("order/odd"),
-];
+const NODES: [FunctionType<Call>; 2] =
+    [FunctionType::new("order/even"), FunctionType::new("order/odd")];
 const SOURCE: FunctionType<Call> = FunctionType::new("order/source");
 const DONE: Egress<u64> = Egress::new("order/done");
 const TIMES: u64 = 50;
@@ -78,39 +76,27 @@ impl Ledger {
         let handled = self.handled.entry((from.clone(), to.clone())).or_default();
         *handled += 1;
         if *handled != sequence {
-            return Err(format!(
-                "call {sequence} from {from} to {to} came as the {handled}th"
-            ));
+            return Err(format!("call {sequence} from {from} to {to} came as the {handled}th"));
         }
         Ok(())
     }
 }
 
 fn functions(ledger: &Arc<Mutex<Ledger>>, budget: usize, worker: usize) -> Functions<Call> {
-    let limits = Limits {
-        budget_messages: budget,
-        ..Limits::default()
-    };
+    let limits = Limits { budget_messages: budget, ..Limits::default() };
     let functions = Functions::new().egress(DONE).limits(limits);
     NODES.into_iter().fold(functions, |functions, node| {
         let ledger = Arc::clone(ledger);
         let function = Function::new(move |context, call: &Call| {
             let me = context.address();
             let caller = context.caller().ok_or("somebody sent it")?;
-            ledger
-                .lock()
-                .unwrap()
-                .begin(caller, &me, call.sequence, worker)?;
+            ledger.lock().unwrap().begin(caller, &me, call.sequence, worker)?;
             let mut random = Random(call.seed);
             let calls = if call.depth == 0 { 0 } else { random.below(4) };
             for _ in 0..calls {
                 let to = target(&mut random);
                 let sequence = ledger.lock().unwrap().next(&me, &to);
-                let call = Call {
-                    sequence,
-                    depth: call.depth - 1,
-                    seed: random.any(),
-                };
+                let call = Call { sequence, depth: call.depth - 1, seed: random.any() };
                 context.forward(to, call);
             }
             context.emit(DONE, call.seed);
@@ -132,11 +118,7 @@ fn check(workers: usize, budget: usize) {
                 let (input, stream) = scope.new_unordered_input::<Envelope<Call>>();
                 let functions = functions(&shared, budget, index);
                 let egresses = stream.stateful_functions(functions).unwrap();
-                (
-                    input,
-                    egresses.stream(DONE).unwrap().probe().0,
-                    egresses.handle(),
-                )
+                (input, egresses.stream(DONE).unwrap().probe().0, egresses.handle())
             });
             // All times stay alive until everything was sent, and the records of one source come at
             // times in no order: theirs is the order in which they were given to the stream.
@@ -147,11 +129,7 @@ fn check(workers: usize, budget: usize) {
                 let from = SOURCE.at(index as u64);
                 let to = target(&mut random);
                 let sequence = shared.lock().unwrap().next(&from, &to);
-                let call = Call {
-                    sequence,
-                    depth: 7,
-                    seed: random.any(),
-                };
+                let call = Call { sequence, depth: 7, seed: random.any() };
                 let time = &times[random.below(TIMES) as usize];
                 let envelope = Envelope::new(to, call).with_caller(from);
                 input.activate().session(time).give(envelope);
@@ -165,17 +143,9 @@ fn check(workers: usize, budget: usize) {
             handle.stats().sent_away
         });
         let ledger = ledger.lock().unwrap();
-        assert!(
-            ledger.calls > RECORDS * workers as u64 * 4,
-            "few calls: {}",
-            ledger.calls
-        );
+        assert!(ledger.calls > RECORDS * workers as u64 * 4, "few calls: {}", ledger.calls);
         assert_eq!(ledger.sent, ledger.handled);
-        assert_eq!(
-            workers > 1,
-            crossed.into_iter().sum::<u64>() > 0,
-            "did calls cross workers?"
-        );
+        assert_eq!(workers > 1, crossed.into_iter().sum::<u64>() > 0, "did calls cross workers?");
     }
 }
 

@@ -52,9 +52,7 @@ fn id(number: u64) -> Id {
 fn address(kind: u64, number: u64) -> Address {
     match kind {
         0 => ACCOUNT.at(id(number)),
-        _ => FOUND
-            .at(&format!("type-{kind}"), id(number))
-            .expect("a valid name"),
+        _ => FOUND.at(&format!("type-{kind}"), id(number)).expect("a valid name"),
     }
 }
 
@@ -70,14 +68,7 @@ fn add(context: &mut Context<'_, Message>, message: &Message) -> FunctionResult 
                 for _ in 0..1 + random.below(2) {
                     let to = address(random.below(KINDS), random.below(IDS));
                     let (hops, seed) = (hops - 1, random.any());
-                    context.forward(
-                        to,
-                        Message::Add {
-                            amount: amount + 1,
-                            hops,
-                            seed,
-                        },
-                    );
+                    context.forward(to, Message::Add { amount: amount + 1, hops, seed });
                 }
             }
             let id = context.id().clone();
@@ -116,10 +107,7 @@ fn second() -> Functions<u64> {
         }
         Ok(())
     });
-    Functions::new()
-        .named("second")
-        .embedded(SUM, sum.value(TOTAL))
-        .egress(SUMS)
+    Functions::new().named("second").embedded(SUM, sum.value(TOTAL)).egress(SUMS)
 }
 
 /// Record number `record`, the same whoever sends it. Some have a caller, of a type bound by itself
@@ -128,24 +116,10 @@ fn record(record: u64) -> (u64, Envelope<Message>) {
     let mut random = Random(record);
     let to = address(random.below(KINDS), random.below(IDS));
     let (amount, hops) = (1 + random.below(50), random.below(5) as u32);
-    let message = Envelope::new(
-        to,
-        Message::Add {
-            amount,
-            hops,
-            seed: random.any(),
-        },
-    );
+    let message = Envelope::new(to, Message::Add { amount, hops, seed: random.any() });
     let caller = address(random.below(KINDS), random.below(IDS));
     let named = random.below(2) == 0;
-    (
-        record * TIMES / RECORDS,
-        if named {
-            message.with_caller(caller)
-        } else {
-            message
-        },
-    )
+    (record * TIMES / RECORDS, if named { message.with_caller(caller) } else { message })
 }
 
 /// All lines this worker saw, and how many messages left it for another in either set.
@@ -157,14 +131,11 @@ fn run(worker: &mut Worker) -> (Vec<String>, [u64; 2]) {
         move |time: &u64, line: &String| lines.borrow_mut().push(format!("{time} {line}"))
     };
     let (mut inputs, mut ask, probe, one, two) = worker.dataflow::<u64, _, _>(|scope| {
-        let (inputs, streams): (Vec<_>, Vec<_>) = (0..3)
-            .map(|_| scope.new_input::<Vec<Envelope<Message>>>())
-            .unzip();
+        let (inputs, streams): (Vec<_>, Vec<_>) =
+            (0..3).map(|_| scope.new_input::<Vec<Envelope<Message>>>()).unzip();
         let one = streams.stateful_functions(first()).unwrap();
         let moves = one.stream(MOVES).unwrap();
-        let texts = moves
-            .clone()
-            .map(|(id, amount)| format!("move {id}: {amount}"));
+        let texts = moves.clone().map(|(id, amount)| format!("move {id}: {amount}"));
         texts.inspect_time(seen(&lines));
         one.stream(STATES).unwrap().inspect_time(seen(&lines));
         let (ask, asked) = scope.new_input::<Vec<Envelope<u64>>>();
@@ -215,14 +186,8 @@ fn expected() -> Vec<String> {
     let (lines, _) = sorted(on_workers(1, run));
     let of = |word: &str| lines.iter().filter(|line| line.contains(word)).count() as u64;
     assert!(of("move ") > 2 * RECORDS, "few moves");
-    assert_eq!(
-        (of("account") + of("found/"), of("sum ")),
-        (KINDS * IDS, IDS)
-    );
-    assert!(
-        of("(Some(") > IDS && of(", Some(") > IDS,
-        "few addresses have state"
-    );
+    assert_eq!((of("account") + of("found/"), of("sum ")), (KINDS * IDS, IDS));
+    assert!(of("(Some(") > IDS && of(", Some(") > IDS, "few addresses have state");
     lines
 }
 
@@ -233,9 +198,7 @@ fn one_set_of_functions_feeds_another() {
     for number in 0..IDS {
         let start = format!("move {}: ", id(number));
         let amounts = lines.iter().filter_map(|line| line.split_once(&start));
-        let sum: u64 = amounts
-            .map(|(_, amount)| amount.parse::<u64>().unwrap())
-            .sum();
+        let sum: u64 = amounts.map(|(_, amount)| amount.parse::<u64>().unwrap()).sum();
         let line = format!("{TIMES} sum {}: {sum}", id(number));
         assert!(lines.contains(&line), "{line}");
     }
@@ -267,14 +230,9 @@ fn results_are_the_same_on_two_processes() {
         assert!(outcome.success, "{}", outcome.output);
         lines.extend(outcome.lines);
     }
-    let crossed = lines
-        .extract_if(.., |line| line.starts_with("crossed "))
-        .collect::<Vec<_>>();
+    let crossed = lines.extract_if(.., |line| line.starts_with("crossed ")).collect::<Vec<_>>();
     assert_eq!(crossed.len(), 2);
-    assert!(
-        crossed.iter().all(|line| !line.starts_with("crossed [0,")),
-        "{crossed:?}"
-    );
+    assert!(crossed.iter().all(|line| !line.starts_with("crossed [0,")), "{crossed:?}");
     lines.sort();
     assert_eq!(lines, expected());
 }

@@ -151,22 +151,14 @@ fn hear_of_call(context: &mut Context<'_, Message>, told: &ToPerson, window: u64
     calls
         .received
         .retain(|&(_, end)| frontier.is_some_and(|first| first < end || leads(end, first, window)));
-    calls
-        .placed
-        .retain(|&(_, start)| frontier.is_some_and(|first| first <= start));
+    calls.placed.retain(|&(_, start)| frontier.is_some_and(|first| first <= start));
     let first = frontier.map_or(u128::MAX, u128::from);
     for &(call, end) in &calls.received {
         let passed = u128::from(end) + u128::from(window);
-        assert!(
-            passed > first,
-            "call {call} is kept until {passed} at {frontier:?}"
-        );
+        assert!(passed > first, "call {call} is kept until {passed} at {frontier:?}");
     }
     for &(call, start) in &calls.placed {
-        assert!(
-            u128::from(start) >= first,
-            "call {call} of {start} is kept at {frontier:?}"
-        );
+        assert!(u128::from(start) >= first, "call {call} of {start} is kept at {frontier:?}");
     }
 
     let kept = calls.received.len() + calls.placed.len();
@@ -211,9 +203,7 @@ fn join(context: &mut Context<'_, Message>, neighbour: u64) {
 fn take_label(context: &mut Context<'_, Message>, label: u64) {
     // A label can overtake the word that there is a link; it is taken all the same.
     let before = context.get(LABEL).copied();
-    let smallest = before
-        .map_or_else(|| own(context), |before| before.smallest)
-        .min(label);
+    let smallest = before.map_or_else(|| own(context), |before| before.smallest).min(label);
     if before.is_some_and(|before| before.smallest == smallest) {
         return;
     }

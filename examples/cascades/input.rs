@@ -73,20 +73,15 @@ impl Line {
 
     /// The call that the line records.
     pub fn parse(&self) -> Result<Call, Rejected> {
-        let rejected = |wrong| Rejected {
-            line: self.number,
-            wrong,
-        };
+        let rejected = |wrong| Rejected { line: self.number, wrong };
         let text = std::str::from_utf8(&self.text).map_err(|_| rejected(Wrong::NotText))?;
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [caller, callee, start, duration] = fields[..] else {
             return Err(rejected(Wrong::Fields(fields.len())));
         };
         let number = |field: &str, found: &str| {
-            let not_a_number = || Wrong::NotANumber {
-                field: field.to_owned(),
-                found: found.to_owned(),
-            };
+            let not_a_number =
+                || Wrong::NotANumber { field: field.to_owned(), found: found.to_owned() };
             found.parse::<u64>().map_err(|_| rejected(not_a_number()))
         };
         let (start, duration) = (number("start", start)?, number("duration", duration)?);
@@ -94,18 +89,9 @@ impl Line {
             return Err(rejected(Wrong::EndOutOfRange { start, duration }));
         };
         if start < self.clock {
-            return Err(rejected(Wrong::OutOfOrder {
-                start,
-                clock: self.clock,
-            }));
+            return Err(rejected(Wrong::OutOfOrder { start, clock: self.clock }));
         }
         let (caller, callee) = (Id::new(caller), Id::new(callee));
-        Ok(Call {
-            number: self.number,
-            caller,
-            callee,
-            start,
-            end,
-        })
+        Ok(Call { number: self.number, caller, callee, start, end })
     }
 }

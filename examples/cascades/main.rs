@@ -43,21 +43,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Arguments {
-        input,
-        window,
-        timely,
-    } = arguments;
+    let Arguments { input, window, timely } = arguments;
     let guards = timely::execute(timely, move |worker| {
         let outcome = pipeline::run(worker, lines(&input), window, observer());
         outcome.map_err(|stopped| stopped.to_string())
     });
     // Nothing is printed before all workers of this process are known to have done their part.
     let workers = guards.map(|guards| guards.join()).and_then(|outcomes| {
-        outcomes
-            .into_iter()
-            .map(|outcome| outcome?)
-            .collect::<Result<Vec<_>, String>>()
+        outcomes.into_iter().map(|outcome| outcome?).collect::<Result<Vec<_>, String>>()
     });
     match workers {
         Ok(outcomes) => {
@@ -75,20 +68,13 @@ fn main() -> ExitCode {
 /// The command line; `None` if it asks for help, which was given.
 fn arguments() -> Result<Option<Arguments>, String> {
     let mut options = getopts::Options::new();
-    options.optopt(
-        "",
-        "input",
-        "call records (default: the ones that come with this)",
-        "FILE",
-    );
+    options.optopt("", "input", "call records (default: the ones that come with this)", "FILE");
     let window =
         format!("how long after its end a call leads to others (default {WINDOW_SECONDS})");
     options.optopt("", "window", &window, "SECONDS");
     options.optflag("", "help", "print this");
     timely::Config::install_options(&mut options);
-    let matches = options
-        .parse(std::env::args().skip(1))
-        .map_err(|wrong| wrong.to_string())?;
+    let matches = options.parse(std::env::args().skip(1)).map_err(|wrong| wrong.to_string())?;
     if matches.opt_present("help") {
         let brief = "Finds cascades of phone calls.\n\n\
             A line of the input is a call, \"caller callee start duration\", with the start and the\n\
@@ -110,15 +96,11 @@ fn arguments() -> Result<Option<Arguments>, String> {
     );
     let window = match matches.opt_str("window") {
         None => WINDOW_SECONDS,
-        Some(text) => text
-            .parse()
-            .map_err(|_| format!("\"{text}\" is not a window in whole seconds"))?,
+        Some(text) => {
+            text.parse().map_err(|_| format!("\"{text}\" is not a window in whole seconds"))?
+        }
     };
-    Ok(Some(Arguments {
-        input,
-        window,
-        timely: timely::Config::from_matches(&matches)?,
-    }))
+    Ok(Some(Arguments { input, window, timely: timely::Config::from_matches(&matches)? }))
 }
 
 /// The lines of the input.
@@ -151,11 +133,7 @@ fn observer() -> impl Fn(Event<'_>) + 'static {
 }
 
 fn print(outcome: &Outcome) {
-    let Outcome {
-        calls,
-        findings,
-        work,
-    } = outcome;
+    let Outcome { calls, findings, work } = outcome;
     let mut largest: Vec<_> = findings.cascades.keys().collect();
     largest.sort_by_key(|(first, size)| (std::cmp::Reverse(*size), *first));
     println!("{:>10} {:>13}", "calls", "first on line");
@@ -163,10 +141,7 @@ fn print(outcome: &Outcome) {
         println!("{size:>10} {first:>13}");
     }
     println!("{calls} calls read, {} lines rejected", findings.rejected);
-    println!(
-        "{} messages delivered, {} between workers",
-        work.delivered, work.crossed
-    );
+    println!("{} messages delivered, {} between workers", work.delivered, work.crossed);
     println!("at most {} calls kept by one phone", work.kept_max);
     println!("{}", findings.summary());
 }

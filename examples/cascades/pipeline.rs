@@ -79,11 +79,7 @@ impl Findings {
 
     /// The size of the largest cascade.
     pub fn largest(&self) -> isize {
-        self.cascades
-            .keys()
-            .map(|(_, size)| *size)
-            .max()
-            .unwrap_or(0)
+        self.cascades.keys().map(|(_, size)| *size).max().unwrap_or(0)
     }
 
     /// Calls that are in a cascade.
@@ -106,7 +102,7 @@ pub fn run(
     lines: impl Iterator<Item = Vec<u8>>,
     window: u64,
     observe: impl Fn(Event<'_>) + 'static,
-) -> Result<Option<Outcome>, Box<Stopped>> {
+) -> Result<Option<Outcome>, Stopped> {
     let findings = Rc::new(RefCell::new(Findings::default()));
     let kept_max = Rc::new(Cell::new(0));
     let observe = Rc::new(observe);
@@ -119,12 +115,7 @@ pub fn run(
             let (handle, done) = dataflow(lines, functions, &findings, move |rejected| {
                 observe(Event::Rejected(rejected));
             });
-            Source {
-                input,
-                handle,
-                done,
-                starts: VecDeque::new(),
-            }
+            Source { input, handle, done, starts: VecDeque::new() }
         })
     };
 
@@ -134,17 +125,10 @@ pub fn run(
         if number % BATCH_LINES as u64 == 0 {
             source.wait_turn(worker, clock)?;
             if index == 0 {
-                observe(Event::Progress {
-                    lines: number,
-                    findings: &findings.borrow(),
-                });
+                observe(Event::Progress { lines: number, findings: &findings.borrow() });
             }
         }
-        let line = Line {
-            number,
-            text,
-            clock,
-        };
+        let line = Line { number, text, clock };
         if line.is_silent() {
             continue;
         }
@@ -165,26 +149,12 @@ pub fn run(
 
     let stats = source.handle.stats();
     let (delivered, crossed) = (stats.handled, stats.sent_away);
-    let work = gather(
-        worker,
-        Work {
-            delivered,
-            crossed,
-            kept_max: kept_max.get(),
-        },
-    );
+    let work = gather(worker, Work { delivered, crossed, kept_max: kept_max.get() });
     let findings = findings.borrow().clone();
     for (cascade, count) in &findings.cascades {
-        assert!(
-            *count == 1 && cascade.1 >= 2,
-            "cascade {cascade:?} is there {count} times"
-        );
+        assert!(*count == 1 && cascade.1 >= 2, "cascade {cascade:?} is there {count} times");
     }
-    Ok((index == 0).then_some(Outcome {
-        calls,
-        findings,
-        work,
-    }))
+    Ok((index == 0).then_some(Outcome { calls, findings, work }))
 }
 
 /// Where lines enter, and how far the functions are with them.
@@ -198,18 +168,16 @@ struct Source {
 
 impl Source {
     /// Steps the worker until the gates have room and the functions are not far behind `clock`.
-    fn wait_turn(&mut self, worker: &mut Worker, clock: u64) -> Result<(), Box<Stopped>> {
+    fn wait_turn(&mut self, worker: &mut Worker, clock: u64) -> Result<(), Stopped> {
         self.input.flush();
         self.starts.push_back(clock);
         let oldest = match self.starts.len() > BATCHES_AHEAD {
             true => self.starts.pop_front(),
             false => None,
         };
-        // The gates must have seen the last batch before they can say that it was too much.
-        worker.step();
         let Source { handle, done, .. } = self;
-        let behind = || oldest.is_some_and(|oldest| done.less_than(&oldest));
-        Ok(handle.run_while(worker, || !handle.ready() || behind())?)
+        handle.until_ready(worker)?;
+        handle.run_while(worker, || oldest.is_some_and(|oldest| done.less_than(&oldest)))
     }
 }
 
@@ -233,41 +201,23 @@ fn dataflow(
 
     let kept = Rc::clone(findings);
     let links = egresses.stream(LINKS).expect("LINKS is bound");
-    let (done, _) = links
-        .exchange(|_| 0)
-        .inspect(move |_| kept.borrow_mut().links += 1)
-        .probe();
+    let (done, _) = links.exchange(|_| 0).inspect(move |_| kept.borrow_mut().links += 1).probe();
 
     let kept = Rc::clone(findings);
     let members = egresses.updates(MEMBERS).expect("MEMBERS is bound");
     let cascades = members.map(|(_call, label)| label).count_total();
-    cascades
-        .inner
-        .exchange(|_| 0)
-        .inspect(move |(cascade, _time, change)| {
-            kept.borrow_mut().change(*cascade, *change);
-        });
+    cascades.inner.exchange(|_| 0).inspect(move |(cascade, _time, change)| {
+        kept.borrow_mut().change(*cascade, *change);
+    });
     (egresses.handle(), done)
 }
 
 /// What the two ends of a call are told.
 fn envelopes(call: Call) -> [Envelope<Message>; 2] {
-    let Call {
-        number,
-        caller,
-        callee,
-        start,
-        end,
-    } = call;
+    let Call { number, caller, callee, start, end } = call;
     [
         PERSON.message(callee, ToPerson::Received { call: number, end }),
-        PERSON.message(
-            caller,
-            ToPerson::Placed {
-                call: number,
-                start,
-            },
-        ),
+        PERSON.message(caller, ToPerson::Placed { call: number, start }),
     ]
 }
 

@@ -81,6 +81,7 @@ impl<T: Timestamp, M> Flow<T, M> {
         self.queue.push_back(Waiting { time, message });
     }
 
+    #[inline]
     fn pop(&mut self) -> Option<Waiting<M>> {
         let waiting = self.queue.pop_front()?;
         if let Some(weight) = &self.weight {
@@ -99,6 +100,7 @@ impl<T: Timestamp, M> Flow<T, M> {
         self.refused.clear();
     }
 
+    #[inline]
     fn bytes(&self) -> usize {
         match self.weight {
             Some(_) => self.weighed,

@@ -32,8 +32,13 @@ use crate::turn::Turn;
 pub(crate) type LoopTime<T> = Product<T, Turn>;
 type Records<T, M> = Vec<Admitted<T, M>>;
 
-/// What a gate has ports for.
-pub(crate) struct GatePorts<'scope, T: Timestamp, D, F> {
+/// What a gate is built from: its name and number, its streams, how a record becomes a message, and
+/// whom to tell of a cut.
+pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
+    pub(crate) name: String,
+    pub(crate) number: u32,
+    pub(crate) convert: Box<dyn FnMut(D) -> M>,
+    pub(crate) on_cut: Box<dyn FnMut(u64, u64)>,
     pub(crate) ingress: Stream<'scope, LoopTime<T>, Vec<D>>,
     pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<F>>>,
     pub(crate) cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
@@ -46,14 +51,10 @@ pub(crate) type GateStreams<'scope, T, M> =
 
 const RECORDS: usize = 0;
 
-/// Builds gate number `gate` of this worker.
+/// Builds a gate of this worker.
 pub(crate) fn gate<'scope, T, D, H>(
     scope: Scope<'scope, LoopTime<T>>,
-    name: &str,
-    gate: u32,
-    ports: GatePorts<'scope, T, D, H::Failure>,
-    mut convert: Box<dyn FnMut(D) -> H::Message>,
-    mut on_cut: Box<dyn FnMut(u64, u64)>,
+    parts: GateParts<'scope, T, D, H::Message, H::Failure>,
     config: &LoopConfig,
     shared: &Rc<Shared<H::Failure>>,
 ) -> GateStreams<'scope, T, H::Message>
@@ -64,15 +65,16 @@ where
 {
     let peers = scope.peers();
     let worker = scope.index() as u32;
-    let own = GateAddress { worker, gate };
+    let own = GateAddress { worker, gate: parts.number };
+    let (mut convert, mut on_cut) = (parts.convert, parts.on_cut);
     let unconnected = || Vec::<(usize, Antichain<_>)>::new();
 
-    let mut builder = OperatorBuilder::new(format!("Gate [{name}]"), scope);
-    let mut ingress = builder.new_input(ports.ingress, Pipeline);
+    let mut builder = OperatorBuilder::new(format!("Gate [{}]", parts.name), scope);
+    let mut ingress = builder.new_input(parts.ingress, Pipeline);
     let to_worker = Exchange::new(|s: &Addressed<H::Failure>| u64::from(s.worker));
-    let mut signals = builder.new_input(ports.signals, to_worker);
+    let mut signals = builder.new_input(parts.signals, to_worker);
     builder.set_notify_for(1, FrontierInterest::Never);
-    let mut announcements = ports.cuts.map(|cuts| {
+    let mut announcements = parts.cuts.map(|cuts| {
         let input = builder.new_input(cuts, Pipeline);
         builder.set_notify_for(2, FrontierInterest::Never);
         input
@@ -196,13 +198,7 @@ impl<T: Timestamp, M> Gate<T, M> {
     }
 
     /// Lets a new record pass, or keeps it behind those that wait.
-    fn offer(
-        &mut self,
-        time: &T,
-        message: M,
-        route: fn(&M) -> u64,
-        send: &mut impl FnMut(&T, M),
-    ) {
+    fn offer(&mut self, time: &T, message: M, route: fn(&M) -> u64, send: &mut impl FnMut(&T, M)) {
         if self.held_back.is_empty() && self.admit(route, &message) {
             send(time, message);
         } else {

@@ -11,6 +11,9 @@ use timely::worker::Worker;
 /// ends the worker with a panic, so that a program which never asks cannot hang.
 pub const STOP_GRACE_STEPS: u32 = 10_000;
 
+/// Steps that [`LoopHandle::run`] gives a dataflow whose loop has stopped before it drops it.
+pub const STOP_STEPS: u32 = 64;
+
 /// What one worker of a loop has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoopStats {
@@ -75,9 +78,10 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     /// Whether this worker's gates take more: none holds records back, no worker is out of room,
     /// and the loop has not stopped.
     ///
-    /// A program that steps its worker until this is true before it sends each batch keeps the loop
-    /// in bounded memory: on top of what the [limits](crate::LoopConfig) allow there is never more
-    /// than one batch per gate.
+    /// A gate sees what was sent to it when its worker is stepped, and so does this. A program that
+    /// calls [`until_ready`](Self::until_ready) before it sends each batch keeps the loop in bounded
+    /// memory: on top of what the [limits](crate::LoopConfig) allow there is never more than one
+    /// batch per gate.
     pub fn ready(&self) -> bool {
         let gates = self.shared.gates.borrow();
         gates.iter().all(|gate| gate.held_back.get() == 0 && !gate.shut.get())
@@ -113,13 +117,14 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     ///
     /// # Errors
     ///
-    /// The failure, if the loop stopped. The dataflow is dropped then; its probes stay where they
-    /// were.
+    /// The failure, if the loop stopped. The dataflow gets [`STOP_STEPS`] more steps, in which what
+    /// had left the loop reaches its consumers, and is dropped then. Its probes stay where they were.
     pub fn run(&self, worker: &mut Worker) -> Result<(), F> {
         self.run_while(worker, || true)
     }
 
-    /// Steps the worker while `condition` holds and the loop's dataflow is not complete.
+    /// Steps the worker, at least once, until its gates take more: what a source calls before each
+    /// batch. Does not wait once the dataflow is complete.
     ///
     /// ```
     /// # use timely::dataflow::operators::{Input, Inspect};
@@ -137,7 +142,7 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     /// #     (input, handle)
     /// # });
     /// for batch in 0..10 {
-    ///     handle.run_while(worker, || !handle.ready())?;
+    ///     handle.until_ready(worker)?;
     ///     input.send(batch);
     ///     input.advance_to(batch + 1);
     /// }
@@ -151,6 +156,17 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     /// # Errors
     ///
     /// As for [`run`](Self::run).
+    pub fn until_ready(&self, worker: &mut Worker) -> Result<(), F> {
+        worker.step();
+        self.run_while(worker, || !self.ready())
+    }
+
+    /// Steps the worker while `condition` holds and the loop's dataflow is not complete. The worker
+    /// may park while it has nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
     pub fn run_while(
         &self,
         worker: &mut Worker,
@@ -158,6 +174,9 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     ) -> Result<(), F> {
         loop {
             if let Some(failure) = self.stopped() {
+                for _ in 0..STOP_STEPS {
+                    worker.step();
+                }
                 worker.drop_dataflow(self.dataflow);
                 return Err(failure);
             }

@@ -101,6 +101,7 @@ pub struct Outbox<'a, T: Timestamp, M> {
 
 impl<T: Timestamp, M> Outbox<'_, T, M> {
     /// The ingress time of the message that is being handled.
+    #[inline]
     pub fn time(&self) -> &T {
         self.flow.time(self.time)
     }
@@ -116,6 +117,7 @@ impl<T: Timestamp, M> Outbox<'_, T, M> {
     /// Sends a message, which will be handled at the same ingress time.
     ///
     /// Messages to one worker are handled there in the order in which they were sent.
+    #[inline]
     pub fn send(&mut self, message: M) {
         self.flow.send(message, self.time);
     }

@@ -44,7 +44,7 @@ use timely::progress::{Antichain, Timestamp};
 use crate::batch::Batch;
 use crate::config::LoopConfig;
 use crate::engine::Engine;
-use crate::gate::{GatePorts, LoopTime, gate};
+use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
 use crate::handler::Handler;
 use crate::holdings::Holdings;
@@ -94,10 +94,8 @@ impl<T: Timestamp, D, M> std::fmt::Debug for Ingress<'_, T, D, M> {
 pub type Announcements<'scope, T> = Stream<'scope, T, Vec<u64>>;
 
 /// What building a loop gives: what leaves it, and a handle on it.
-pub type LoopParts<'scope, T, H> = (
-    Stream<'scope, T, Vec<<H as Handler<T>>::Output>>,
-    LoopHandle<T, <H as Handler<T>>::Failure>,
-);
+pub type LoopParts<'scope, T, H> =
+    (Stream<'scope, T, Vec<<H as Handler<T>>::Output>>, LoopHandle<T, <H as Handler<T>>::Failure>);
 
 /// Sends a stream's records into a keyed loop.
 pub trait KeyedLoop<'scope, T: Timestamp, M> {
@@ -205,22 +203,16 @@ where
             builder.new_output_connection::<Vec<Addressed<H::Failure>>, _>(none());
 
         let gates = ingresses.into_iter().enumerate().map(|(number, ingress)| {
-            let ports = GatePorts {
+            let parts = GateParts {
+                name: ingress.name,
+                number: u32::try_from(number).expect("fewer than 2^32 ingresses"),
+                convert: ingress.convert,
+                on_cut: ingress.on_cut,
                 ingress: ingress.stream.enter(inner),
                 signals: heard.clone(),
                 cuts: cuts.clone(),
             };
-            let number = u32::try_from(number).expect("fewer than 2^32 ingresses");
-            let (records, passed) = gate::<T, D, H>(
-                inner,
-                &ingress.name,
-                number,
-                ports,
-                ingress.convert,
-                ingress.on_cut,
-                &config,
-                &shared,
-            );
+            let (records, passed) = gate::<T, D, H>(inner, parts, &config, &shared);
             passed.leave(scope).probe_with(&admitted);
             records
         });

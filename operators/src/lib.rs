@@ -31,7 +31,7 @@ mod turn;
 
 pub use config::LoopConfig;
 pub use demux::Demux;
-pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS};
+pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Handler, Outbox, Verdict, Weight};
 pub use keyed_loop::{Announcements, Ingress, KeyedLoop, LoopParts, keyed_loop};
 pub use turn::{Hops, Turn};

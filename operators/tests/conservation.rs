@@ -225,26 +225,27 @@ fn run<T: Times>(config: timely::Config, kind: Kind, budget: usize, logs: bool) 
             logs,
         };
         let (at_gates, at_egress) = (Arc::clone(&shared), Arc::clone(&shared));
-        let ((mut input, mut now), (mut control, ever), probe, handle) = worker.dataflow::<T, _, _>(|scope| {
-            let (input, stream) = scope.new_unordered_input::<Transfer>();
-            let (control, cuts) = scope.new_unordered_input::<u64>();
-            let ingress = Ingress::new("money", stream, |m| m).on_cut(move |cut, admitted| {
-                let mut parts = at_gates.lock().unwrap();
-                parts.entry(cut).or_default().admitted += admitted * AMOUNT;
+        let ((mut input, mut now), (mut control, ever), probe, handle) = worker
+            .dataflow::<T, _, _>(|scope| {
+                let (input, stream) = scope.new_unordered_input::<Transfer>();
+                let (control, cuts) = scope.new_unordered_input::<u64>();
+                let ingress = Ingress::new("money", stream, |m| m).on_cut(move |cut, admitted| {
+                    let mut parts = at_gates.lock().unwrap();
+                    parts.entry(cut).or_default().admitted += admitted * AMOUNT;
+                });
+                let config = LoopConfig { budget_messages: budget, ..LoopConfig::default() };
+                let bank = BankOf { bank, emitted: Vec::new() };
+                let (left, handle) =
+                    keyed_loop(scope, "bank", vec![ingress], config, Some(cuts), bank);
+                let left = left.inspect(move |(before, amount)| {
+                    // What leaves under a count belongs to every later cut.
+                    let mut parts = at_egress.lock().unwrap();
+                    for cut in before + 1..=CUTS {
+                        parts.entry(cut).or_default().left_before += amount;
+                    }
+                });
+                (input, control, left.probe().0, handle)
             });
-            let config = LoopConfig { budget_messages: budget, ..LoopConfig::default() };
-            let bank = BankOf { bank, emitted: Vec::new() };
-            let (left, handle) =
-                keyed_loop(scope, "bank", vec![ingress], config, Some(cuts), bank);
-            let left = left.inspect(move |(before, amount)| {
-                // What leaves under a count belongs to every later cut.
-                let mut parts = at_egress.lock().unwrap();
-                for cut in before + 1..=CUTS {
-                    parts.entry(cut).or_default().left_before += amount;
-                }
-            });
-            (input, control, left.probe().0, handle)
-        });
         // Worker 0 learns here which cuts are complete on how many workers: one is open at a time.
         let complete = Rc::new(Cell::new(0));
         let count = Rc::clone(&complete);

@@ -10,8 +10,8 @@ use differential_dataflow::{AsCollection, VecCollection};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use timely::progress::Timestamp;
 use timely::progress::operate::FrontierInterest;
 
@@ -28,9 +28,12 @@ pub(super) fn dead_letters<M>() -> Egress<DeadLetter<M>> {
     Egress::new(DEAD_LETTERS)
 }
 
+/// One egress, not yet taken.
+type Batches<'scope, T> = Stream<'scope, T, Vec<Batch>>;
+
 /// What leaves a set of functions, and the handle on it.
 pub struct Egresses<'scope, T: Timestamp, M> {
-    parts: RefCell<Vec<Option<Stream<'scope, T, Vec<Batch>>>>>,
+    parts: RefCell<Vec<Option<Batches<'scope, T>>>>,
     bound: Vec<ErasedEgress<T>>,
     dead_letters_read: Rc<Cell<bool>>,
     handle: Handle<T>,
@@ -39,7 +42,7 @@ pub struct Egresses<'scope, T: Timestamp, M> {
 
 impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
     pub(super) fn new(
-        parts: Vec<Stream<'scope, T, Vec<Batch>>>,
+        parts: Vec<Batches<'scope, T>>,
         bound: Vec<ErasedEgress<T>>,
         dead_letters_read: Rc<Cell<bool>>,
         handle: Handle<T>,
@@ -140,7 +143,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
 
 /// Batches of one egress as records of its type, in order.
 fn unpack<'scope, T: Timestamp, E: 'static>(
-    batches: Stream<'scope, T, Vec<Batch>>,
+    batches: Batches<'scope, T>,
     name: &str,
 ) -> Stream<'scope, T, Vec<E>> {
     let mut builder = OperatorBuilder::new(format!("Egress [{name}]"), batches.scope());

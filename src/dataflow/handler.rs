@@ -38,15 +38,15 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
 
 impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
     fn time(&self) -> &T {
-        self.time()
+        Outbox::time(self)
     }
 
     fn frontier(&self) -> &[T] {
-        self.frontier()
+        Outbox::frontier(self)
     }
 
     fn send(&mut self, message: Routed<M>) {
-        self.send(message);
+        Outbox::send(self, message);
     }
 }
 

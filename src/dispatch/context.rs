@@ -3,9 +3,10 @@
 use super::egresses::{self, Egresses};
 use super::names::Names;
 use super::{NOBODY, Routed, Surroundings, TypeIndex};
-use crate::address::{Address, FunctionType, Id};
+use crate::address::{Address, FunctionType, Id, Namespace};
 use crate::dead_letter::Reason;
 use crate::egress::Egress;
+use crate::error::Error;
 use crate::message::Carries;
 use crate::placement;
 use crate::state::{Cursor, FunctionState, Mistake};
@@ -70,6 +71,25 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
         self.dispatch(target, id.into(), M::pack(input));
     }
 
+    /// Sends a message to a function of a namespace, which need not exist before.
+    ///
+    /// # Errors
+    ///
+    /// If `function` is not a valid name.
+    pub fn send_within<I>(
+        &mut self,
+        to: Namespace<I>,
+        function: &str,
+        id: impl Into<Id>,
+        input: I,
+    ) -> Result<(), Error>
+    where
+        M: Carries<I>,
+    {
+        self.forward(to.at(function, id)?, M::pack(input));
+        Ok(())
+    }
+
     /// Sends a message to an address that is known only at run time.
     pub fn forward(&mut self, target: Address, message: M) {
         let target_type = self.names.index(&target.function_type);
@@ -110,13 +130,13 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     pub fn emit<E: 'static>(&mut self, egress: Egress<E>, record: E) {
         let emitted = self.egresses.emit(egress, self.surroundings.time(), record);
         if let Err(mistake) = emitted {
-            let egress = egress.name().to_owned();
+            let egress = egress.name();
             self.mistake.get_or_insert(match mistake {
-                egresses::Mistake::Unknown => Reason::UnknownEgress(egress),
+                egresses::Mistake::Unknown => Reason::UnknownEgress(egress.to_owned()),
                 egresses::Mistake::OtherType { bound } => Reason::EgressType {
-                    egress,
-                    bound: bound.to_owned(),
-                    used: std::any::type_name::<E>().to_owned(),
+                    egress: egress.into(),
+                    bound: bound.into(),
+                    used: std::any::type_name::<E>().into(),
                 },
             });
         }
@@ -155,6 +175,9 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     ///     Ok(())
     /// }
     /// ```
+    ///
+    /// The value is cloned, so that an invocation that fails can be undone; large ones are better
+    /// read with [`get`](Self::get) and written with [`set`](Self::set) only where they change.
     pub fn update<V: Value + Clone + Default>(
         &mut self,
         spec: ValueSpec<V>,
@@ -184,11 +207,9 @@ impl<M, T> std::fmt::Debug for Context<'_, M, T> {
 fn reason(mistake: Mistake) -> Reason {
     match mistake {
         Mistake::Undeclared(state) => Reason::UndeclaredState(state.to_owned()),
-        Mistake::OtherType { state, declared, used } => Reason::StateType {
-            state: state.to_owned(),
-            declared: declared.to_owned(),
-            used: used.to_owned(),
-        },
+        Mistake::OtherType { state, declared, used } => {
+            Reason::StateType { state: state.into(), declared: declared.into(), used: used.into() }
+        }
     }
 }
 

@@ -72,6 +72,20 @@ pub(crate) struct Bound<M, T> {
     pub(crate) worker: usize,
 }
 
+/// Why a message had no effect, how often it was tried, and what is to become of it.
+struct Failure {
+    reason: Reason,
+    attempts: u32,
+    on_failure: OnFailure,
+}
+
+impl Failure {
+    /// A message that nobody was tried on becomes a dead letter whatever is bound.
+    fn untried(reason: Reason) -> Self {
+        Failure { reason, attempts: 0, on_failure: OnFailure::DeadLetter }
+    }
+}
+
 struct Entry<M, T> {
     body: Option<Rc<Body<M, T>>>,
     state: FunctionState,
@@ -115,6 +129,24 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
         mut routed: Routed<M>,
         surroundings: &mut dyn Surroundings<M, T>,
     ) -> Outcome {
+        match self.run(&mut routed, surroundings) {
+            Ok(()) => Outcome::Done,
+            Err(Failure { reason, attempts, on_failure }) => match on_failure {
+                OnFailure::Stop => self.stop(&routed, reason),
+                OnFailure::DeadLetter => {
+                    self.give_up(routed, reason, attempts, surroundings.time())
+                }
+            },
+        }
+    }
+
+    /// Runs the function of a message and makes what it did last, or undoes it.
+    #[inline]
+    fn run(
+        &mut self,
+        routed: &mut Routed<M>,
+        surroundings: &mut dyn Surroundings<M, T>,
+    ) -> Result<(), Failure> {
         if let Some(names) = routed.names.take() {
             routed.target_type = self.names.index(&names.0);
             routed.caller_type = names.1.as_ref().map_or(NOBODY, |name| self.names.index(name));
@@ -123,27 +155,22 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
             self.make_entries();
         }
         let Entry { body, state } = &mut self.entries[routed.target_type as usize];
-        let Some(body) = body else {
-            return self.give_up(routed, Reason::NotBound, 0, surroundings.time());
-        };
+        let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
         if routed.depth > self.bound.depth_max {
-            let reason = Reason::TooDeep(self.bound.depth_max);
-            return self.give_up(routed, reason, 0, surroundings.time());
+            return Err(Failure::untried(Reason::TooDeep(self.bound.depth_max)));
         }
-        let on_failure = body.on_failure;
         let mut context = Context {
-            routed: &routed,
+            routed,
             cursor: state.seek(&routed.target, routed.hash),
             state,
             names: &mut self.names,
             egresses: &mut self.egresses,
-            surroundings: &mut *surroundings,
+            surroundings,
             mistake: None,
         };
         let run = AssertUnwindSafe(|| (body.run)(&mut context, &routed.message));
         let result = match catch_unwind(run) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(reason)) => Err(reason),
+            Ok(result) => result,
             Err(panic) => Err(Reason::Panicked(panic_message(&*panic))),
         };
         let Context { cursor, state, egresses, mistake, .. } = context;
@@ -152,15 +179,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
             Ok(()) => {
                 state.commit(cursor);
                 egresses.commit();
-                Outcome::Done
+                Ok(())
             }
             Err(reason) => {
                 state.rollback(cursor);
                 egresses.rollback();
-                match on_failure {
-                    OnFailure::Stop => self.stop(&routed, reason),
-                    OnFailure::DeadLetter => self.give_up(routed, reason, 1, surroundings.time()),
-                }
+                Err(Failure { reason, attempts: 1, on_failure: body.on_failure })
             }
         }
     }

@@ -65,7 +65,6 @@ fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32>, N
     (Dispatcher::new(bound, names.clone(), egresses), names)
 }
 
-
 fn drain(dispatcher: &mut Dispatcher<i64, u32>) -> (Vec<(u32, i64)>, Vec<DeadLetter<i64>>) {
     let (mut counts, mut letters) = (Vec::new(), Vec::new());
     dispatcher.drain_egresses(&mut |time, batch| match batch.egress {
@@ -98,7 +97,8 @@ fn what_an_invocation_emits_leaves_at_its_time_and_what_fails_leaves_nothing() {
     }
     let (counts, letters) = drain(&mut dispatcher);
     assert_eq!(counts, [(1, 5), (1, 7), (2, 8)]);
-    let reasons: Vec<_> = letters.iter().map(|l| (l.message, l.reason.clone(), l.attempts)).collect();
+    let reasons: Vec<_> =
+        letters.iter().map(|l| (l.message, l.reason.clone(), l.attempts)).collect();
     let failed = Reason::Failed("below zero".to_owned());
     let panicked = Reason::Panicked("unlucky 13".to_owned());
     assert_eq!(reasons, [(-100, failed, 1), (6, panicked, 1)]);

@@ -53,6 +53,5 @@ pub fn on_workers<R: Send + 'static>(
 ) -> Vec<R> {
     let guards = timely::execute(timely::Config::process(workers), program).unwrap();
     let ends = guards.join().into_iter();
-    ends.map(|end| end.expect("the worker's own message is above"))
-        .collect()
+    ends.map(|end| end.expect("the worker's own message is above")).collect()
 }
