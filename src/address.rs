@@ -180,6 +180,11 @@ impl<I> Namespace<I> {
     /// If `function` is not a valid name.
     pub fn at(&self, function: &str, id: impl Into<Id>) -> Result<Address, Error> {
         check_part("function name", function)?;
+        if function.contains('/') {
+            let (what, name) = ("function name", function.to_owned());
+            let why = "\"/\" would put it into another namespace";
+            return Err(Kind::InvalidName { what, name, why }.into());
+        }
         let function_type = TypeName::within(self.name, function);
         Ok(Address { function_type, id: id.into() })
     }

@@ -18,12 +18,14 @@ use timely_statefun::{
     Functions, Mismatch, OnFailure, Reason, StatefulFunctions, Stopped, ValueSpec,
 };
 
+/// An account, what it held before a step, and the step's amount.
+type Before = (u64, Option<u64>, Option<String>, u64);
+
 const ACCOUNT: FunctionType<Step> = FunctionType::new("atomic/account");
 const AUDIT: FunctionType<u64> = FunctionType::new("atomic/audit");
 const TOTAL: ValueSpec<u64> = ValueSpec::new("total");
 const NOTE: ValueSpec<String> = ValueSpec::new("note");
-/// An account, what it held before a step, and the step's amount.
-const STEPS: Egress<(u64, Option<u64>, Option<String>, u64)> = Egress::new("atomic/steps");
+const STEPS: Egress<Before> = Egress::new("atomic/steps");
 const AUDITED: Egress<u64> = Egress::new("atomic/audited");
 const UNBOUND: Egress<u64> = Egress::new("atomic/unbound");
 
@@ -144,7 +146,7 @@ fn functions(policy: OnFailure) -> Functions<Message> {
 /// What left the functions, with the ingress times.
 #[derive(Default)]
 struct Left {
-    steps: Vec<(u64, (u64, Option<u64>, Option<String>, u64))>,
+    steps: Vec<(u64, Before)>,
     audited: Vec<(u64, u64)>,
     letters: Vec<(u64, DeadLetter<Message>)>,
 }

@@ -115,16 +115,17 @@ fn a_source_that_obeys_stays_in_bounded_memory() {
     }
 }
 
-/// As the example of `run_while` does it: it asks, and where the answer is yes it sends.
+/// As the example of `until_ready` does it. A source that only asked, and did not step where the
+/// answer was yes, once sent everything before a gate saw any of it.
 #[test]
-fn a_source_that_only_asks_stays_in_bounded_memory() {
+fn a_source_that_never_steps_by_itself_stays_in_bounded_memory() {
     timely::execute_directly(|worker| {
         let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
             (input, stream.stateful_functions(passing_on(narrow())).unwrap().handle())
         });
         for number in 0..BATCHES {
-            handle.run_while(worker, || !handle.ready()).unwrap();
+            handle.until_ready(worker).unwrap();
             let outside = number * BATCH - handle.stats().admitted;
             assert!(outside <= BATCH, "{outside} records wait outside, in batches of {BATCH}");
             batch(number).for_each(|record| input.send(record));

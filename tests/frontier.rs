@@ -174,15 +174,15 @@ fn follow<T: Times>(worker: &mut Worker, seed: u64, counts: &Arc<Counts>) -> usi
     }
     let mut passed = [false; TIMES];
     let mut look = |ended: bool| {
-        for at in 0..TIMES {
-            if passed[at] {
+        for (at, passed) in passed.iter_mut().enumerate() {
+            if *passed {
                 continue;
             }
             if probe.less_equal(&T::number(at)) {
                 assert!(!ended, "the end did not pass time {at}");
                 continue;
             }
-            passed[at] = true;
+            *passed = true;
             for before in (0..TIMES).filter(|b| T::number(*b).less_equal(&T::number(at))) {
                 let handled = counts.handled[before].load(SeqCst);
                 let left = counts.left[before].load(SeqCst);
@@ -211,7 +211,7 @@ fn follow<T: Times>(worker: &mut Worker, seed: u64, counts: &Arc<Counts>) -> usi
             look(false);
         }
         // Now and then all workers wait for each other, so that a time ends while others are open.
-        if in_order && mix(seed + at as u64) % 3 == 0 {
+        if in_order && mix(seed + at as u64).is_multiple_of(3) {
             let waited = handle.run_while(worker, || {
                 look(false);
                 probe.less_equal(&T::number(at))
@@ -298,7 +298,10 @@ fn race(
     let (index, peers) = (worker.index(), worker.peers());
     let ((mut input, first), probe, handle) = worker.dataflow::<u64, _, _>(|scope| {
         let (input, stream) = scope.new_unordered_input::<Envelope<Call>>();
-        let limits = Limits { budget_messages: 64, ..Limits::default() };
+        // Of two workers each handles all there is, so that nothing but what arrives is held. Of one
+        // the budget must end what goes round.
+        let budget_messages = if peers == 1 { 64 } else { 4096 };
+        let limits = Limits { budget_messages, activation_max: None, ..Limits::default() };
         let functions = functions::<u64>(counts, limits).embedded(RUNNER, runner(running));
         let egresses = stream.stateful_functions(functions).unwrap();
         (input, egresses.stream(DONE).unwrap().probe().0, egresses.handle())

@@ -12,7 +12,8 @@ use timely::dataflow::operators::probe::Handle as Probed;
 use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely::worker::Worker;
 use timely_statefun::{
-    Egress, Envelope, Function, FunctionType, Functions, Handle, Reason, StatefulFunctions, Stopped,
+    Egress, Envelope, Function, FunctionType, Functions, Handle, Limits, Reason, StatefulFunctions,
+    Stopped,
 };
 
 const CHECKED: FunctionType<u64> = FunctionType::new("stop/checked");
@@ -22,9 +23,16 @@ const PANIC: u64 = 2_000_000;
 /// The time of the message that fails.
 const FAILING: u64 = 5;
 const IDS: u64 = 40;
+/// What is added to a number for every time that it is sent on before it counts.
+const HOP: u64 = 10_000_000;
 
-fn functions() -> Functions<u64> {
+fn functions(budget_messages: usize) -> Functions<u64> {
     let checked = Function::new(|context, number: &u64| {
+        if *number >= HOP {
+            let id = context.id().clone();
+            context.send(CHECKED, id, number - HOP);
+            return Ok(());
+        }
         context.emit(PASSED, *number);
         match *number {
             ERROR => Err(std::io::Error::other("a bad number").into()),
@@ -32,18 +40,19 @@ fn functions() -> Functions<u64> {
             _ => Ok(()),
         }
     });
-    Functions::new().embedded(CHECKED, checked).egress(PASSED)
+    let limits = Limits { budget_messages, ..Limits::default() };
+    Functions::new().embedded(CHECKED, checked).egress(PASSED).limits(limits)
 }
 
 type Records = timely::dataflow::operators::vec::input::Handle<u64, Envelope<u64>>;
 type Left = Rc<RefCell<Vec<(u64, u64)>>>;
 
-fn build(worker: &mut Worker) -> (Records, Left, Probed<u64>, Handle<u64>) {
+fn build(worker: &mut Worker, budget: usize) -> (Records, Left, Probed<u64>, Handle<u64>) {
     let left = Left::default();
     let out = Rc::clone(&left);
     let (input, probe, handle) = worker.dataflow::<u64, _, _>(|scope| {
         let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
-        let egresses = stream.stateful_functions(functions()).unwrap();
+        let egresses = stream.stateful_functions(functions(budget)).unwrap();
         let passed = egresses.stream(PASSED).unwrap();
         let passed = passed.inspect_time(move |time, n| out.borrow_mut().push((*time, *n)));
         (input, passed.probe().0, egresses.handle())
@@ -66,7 +75,7 @@ type Seen = (Stopped, usize, usize);
 
 fn stops(worker: &mut Worker, failing: u64) -> Seen {
     let index = worker.index();
-    let (mut input, left, probe, handle) = build(worker);
+    let (mut input, left, probe, handle) = build(worker, 1);
     for time in 0..FAILING {
         input.advance_to(time);
         (0..IDS).for_each(|id| input.send(CHECKED.message(id, id)));
@@ -75,7 +84,8 @@ fn stops(worker: &mut Worker, failing: u64) -> Seen {
     // Worker 0 sends what fails when it has seen this; others may hear of that before they see it.
     let waited = handle.run_while(worker, || probe.less_than(&FAILING));
     assert!(waited.is_ok() || index > 0, "nothing has failed yet");
-    send_failing(&mut input, index, failing);
+    // It fails so late that nothing but the loop itself still holds its time.
+    send_failing(&mut input, index, failing + 100 * HOP);
     input.close();
     while handle.stopped().is_none() {
         worker.step_or_park(None);
@@ -155,7 +165,7 @@ fn a_failure_stops_every_worker_of_every_process() {
 #[test]
 fn what_was_done_before_a_stop_leaves_although_it_stops_at_once() {
     timely::execute_directly(|worker| {
-        let (mut input, left, probe, handle) = build(worker);
+        let (mut input, left, probe, handle) = build(worker, 4096);
         for time in 0..FAILING {
             input.advance_to(time);
             input.send(CHECKED.message(time, time));
@@ -172,7 +182,7 @@ fn what_was_done_before_a_stop_leaves_although_it_stops_at_once() {
 /// A program that lets timely run to the end and never asks.
 fn never_asks(worker: &mut Worker, failing: u64) {
     let index = worker.index();
-    let (mut input, _, _, _) = build(worker);
+    let (mut input, _, _, _) = build(worker, 4096);
     send_failing(&mut input, index, failing);
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Flow<T: Timestamp, M> {
     bytes_hard: usize,
     worker: u64,
     peers: u64,
+    /// Records sent to each worker of which it is not known that they have arrived.
+    under_way: Vec<usize>,
 }
 
 impl<T: Timestamp, M> Flow<T, M> {
@@ -63,9 +65,11 @@ impl<T: Timestamp, M> Flow<T, M> {
 
     #[inline]
     pub(crate) fn send(&mut self, message: M, time: TimeIndex) {
-        if self.peers > 1 && (self.route)(&message) % self.peers != self.worker {
+        let target = if self.peers > 1 { (self.route)(&message) % self.peers } else { self.worker };
+        if target != self.worker {
             let time = self.times.time(time).clone();
-            self.away.push(Record { time, message });
+            self.under_way[target as usize] += 1;
+            self.away.push(Record { time, from: self.worker as u32, message });
         } else if self.bytes() >= self.bytes_hard {
             self.refused.push(message);
         } else {
@@ -96,7 +100,10 @@ impl<T: Timestamp, M> Flow<T, M> {
             self.weighed -= self.queue.range(queued..).map(|w| weight(&w.message)).sum::<usize>();
         }
         self.queue.truncate(queued);
-        self.away.truncate(away);
+        for record in self.away.drain(away..) {
+            let target = (self.route)(&record.message) % self.peers;
+            self.under_way[target as usize] -= 1;
+        }
         self.refused.clear();
     }
 
@@ -133,6 +140,10 @@ pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     credit: Vec<(GateAddress, usize)>,
     counts: Counts,
     refused_on_arrival: bool,
+    /// Records that arrived from each worker and that it was not told of.
+    arrived_from: Vec<usize>,
+    /// How many such records make it worth telling.
+    arrived_batch: usize,
     /// Whether this worker has asked the gates to pause.
     pausing: bool,
     config: LoopConfig,
@@ -157,6 +168,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 bytes_hard: config.loop_bytes_hard,
                 worker: worker as u64,
                 peers: peers as u64,
+                under_way: vec![0; peers],
             },
             handler,
             cuts: Cuts::default(),
@@ -168,6 +180,9 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             credit: Vec::new(),
             counts: Counts::default(),
             refused_on_arrival: false,
+            arrived_from: vec![0; peers],
+            arrived_batch: (config.loop_bytes_soft / 8 / size_of::<Record<T, H::Message>>())
+                .clamp(1, 4096),
             pausing: false,
             config,
             away_batch,
@@ -216,7 +231,8 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         sender: u64,
         records: &mut Vec<Record<T, H::Message>>,
     ) -> Option<H::Failure> {
-        for Record { time, message } in records.drain(..) {
+        for Record { time, from, message } in records.drain(..) {
+            self.arrived_from[from as usize] += 1;
             if self.flow.bytes() >= self.flow.bytes_hard {
                 self.refused_on_arrival = true;
                 if let Verdict::Stop(failure) = self.handler.refuse(message, &time) {
@@ -377,9 +393,25 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         self.credit.drain(..)
     }
 
-    /// Whether this worker has just come to hold too much, or to have room again.
+    /// Workers to be told, each of how many of its records have arrived.
+    pub(crate) fn take_arrived(&mut self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let batch = self.arrived_batch;
+        let counts = self.arrived_from.iter_mut().enumerate();
+        counts
+            .filter(move |(_, count)| **count >= batch)
+            .map(|(worker, count)| (worker, std::mem::take(count)))
+    }
+
+    /// Notes that records sent to a worker have arrived there.
+    pub(crate) fn note_arrived(&mut self, worker: u32, records: usize) {
+        self.flow.under_way[worker as usize] -= records;
+    }
+
+    /// Whether this worker has just come to have too much waiting, or on its way to another worker,
+    /// or to have room again. A worker that is slow to step cannot say itself that it has no room.
     pub(crate) fn pressure_changed(&mut self) -> Option<bool> {
-        let bytes = self.flow.bytes();
+        let under_way = self.flow.under_way.iter().copied().max().unwrap_or(0);
+        let bytes = self.flow.bytes().max(under_way * size_of::<Record<T, H::Message>>());
         let soft = self.config.loop_bytes_soft;
         let pausing = if self.pausing { bytes > soft / 4 * 3 } else { bytes > soft };
         (pausing != self.pausing).then(|| {

@@ -176,7 +176,7 @@ impl<T: Timestamp, M> Gate<T, M> {
             Signal::Credit { gate, by, records } if gate == own => {
                 self.credit[by as usize] += records;
             }
-            Signal::Credit { .. } => {}
+            Signal::Credit { .. } | Signal::Arrived { .. } => {}
             Signal::Pause { by } => self.paused[by as usize] = true,
             Signal::Resume { by } => self.paused[by as usize] = false,
             Signal::Stop(_) => self.stopped = true,

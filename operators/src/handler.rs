@@ -21,7 +21,7 @@ pub trait Handler<T: Timestamp>: 'static {
     /// What leaves it.
     type Output: 'static;
     /// Why a loop stopped, told to every worker.
-    type Failure: ExchangeData + Clone;
+    type Failure: ExchangeData + Clone + std::fmt::Display;
 
     /// Where a message belongs: worker `route % peers` handles it.
     fn route(message: &Self::Message) -> u64;

@@ -107,11 +107,6 @@ impl<T: Timestamp, const PORTS: usize> Holdings<T, PORTS> {
         &self.held[at].capabilities[port]
     }
 
-    /// Any capability for `port`: for what concerns the loop and no time in particular.
-    pub(crate) fn any(&self, port: usize) -> Option<&Capability<Product<T, Turn>>> {
-        self.held.first().map(|hold| &hold.capabilities[port])
-    }
-
     fn position(&self, time: &T) -> Option<usize> {
         self.held.iter().position(|hold| hold.time.less_equal(time))
     }

@@ -244,7 +244,6 @@ struct LoopEnds<'scope, T: Timestamp, H: Handler<T>> {
 
 const RECORDS: usize = 0;
 const OUTPUTS: usize = 1;
-const SIGNALS: usize = 2;
 
 /// The builder of an output whose records are sent one by one.
 type Batching<T, D> = OutputBuilder<LoopTime<T>, CapacityContainerBuilder<Vec<D>>>;
@@ -260,7 +259,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
     let (worker, peers) = (scope.index(), scope.peers());
     let after = |hops| {
         let path = Product::new(Default::default(), Hops(hops));
-        [RECORDS, OUTPUTS, SIGNALS].map(|port| (port, Antichain::from_elem(path.clone())))
+        [RECORDS, OUTPUTS].map(|port| (port, Antichain::from_elem(path.clone())))
     };
     // Two ports, not a `concat`: the ingress frontier alone tells us that no more messages start
     // at a time. Their union would wait for messages we are about to send ourselves.
@@ -284,28 +283,37 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
     let mut signals: Batching<T, Addressed<H::Failure>> = OutputBuilder::from(ends.signals);
     let activator = scope.activator_for(builder.operator_info().address);
 
-    builder.build(move |_born| {
+    builder.build(move |mut born| {
         let spin = config.spin;
         #[cfg(test)]
         let capabilities_stay = config.capabilities_stay;
         let mut engine = Engine::new(handler, config, worker, peers);
-        let mut holdings = Holdings::<T, 3>::none();
+        let mut holdings = Holdings::<T, 2>::none();
+        // Signals concern no time in particular, and no frontier that anybody looks at depends on
+        // them: one capability serves until the loop is over.
+        let mut signalling = born.pop();
+        drop(born);
         let mut idle_since: Option<Instant> = None;
         let mut steps_stopped = 0;
         move |frontiers| {
             heard.for_each(|_, signals| {
                 for signal in signals.drain(..) {
-                    if let Signal::Stop(failure) = signal.signal {
-                        shared.stopped.borrow_mut().get_or_insert(failure);
+                    match signal.signal {
+                        Signal::Stop(failure) => {
+                            shared.stopped.borrow_mut().get_or_insert(failure);
+                        }
+                        Signal::Arrived { by, records } => engine.note_arrived(by, records),
+                        // These are for the gates.
+                        Signal::Credit { .. } | Signal::Pause { .. } | Signal::Resume { .. } => {}
                     }
                 }
             });
-            if shared.stopped.borrow().is_some() {
+            if let Some(failure) = &*shared.stopped.borrow() {
                 // What is unread stays unread and what is held stays held: no frontier passes it.
                 steps_stopped += 1;
                 assert!(
                     steps_stopped < STOP_GRACE_STEPS || shared.stop_seen.get(),
-                    "the loop stopped and its program did not end the dataflow"
+                    "the program did not end a dataflow whose loop had stopped: {failure}"
                 );
                 if !shared.stop_seen.get() {
                     activator.activate();
@@ -359,7 +367,11 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 failure = engine.run(|away| batch.append(away, |record| &record.time));
             }
             emit(&mut engine.handler, &holdings, &mut outputs);
-            tell(&mut engine, &holdings, &mut signals, worker, peers, failure.as_ref());
+            if let Some(capability) = &signalling {
+                let mut output = signals.activate();
+                let mut session = output.session(capability);
+                tell(&mut engine, worker, peers, failure.as_ref(), |told| session.give(told));
+            }
             count(&mut engine, &shared);
             if failure.is_some() {
                 *shared.stopped.borrow_mut() = failure;
@@ -371,6 +383,9 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             // STEP 6: a cut is complete when nothing white for it can arrive.
             while engine.close_cut(lowest_count(frontiers)) {
                 shared.update(|stats| stats.cuts_complete += 1);
+            }
+            if !engine.has_work() && frontiers[..2].iter().all(|frontier| frontier.is_empty()) {
+                signalling = None;
             }
             if engine.has_work() {
                 activator.activate();
@@ -391,7 +406,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
 /// Lets what the handler emitted leave, each at its own time.
 fn emit<T: Timestamp, H: Handler<T>>(
     handler: &mut H,
-    holdings: &Holdings<T, 3>,
+    holdings: &Holdings<T, 2>,
     outputs: &mut Batching<T, H::Output>,
 ) {
     let mut output = outputs.activate();
@@ -418,34 +433,33 @@ fn emit<T: Timestamp, H: Handler<T>>(
     }
 }
 
-/// Tells the gates of what was handled and of room, and everybody of a failure.
+/// Tells the gates of what was handled and of room, the workers of what has arrived, and everybody
+/// of a failure.
 fn tell<T: Timestamp, H: Handler<T>>(
     engine: &mut Engine<T, H>,
-    holdings: &Holdings<T, 3>,
-    signals: &mut Batching<T, Addressed<H::Failure>>,
     worker: usize,
     peers: usize,
     failure: Option<&H::Failure>,
+    mut give: impl FnMut(Addressed<H::Failure>),
 ) {
-    // Credit and room change only where something was handled, and then something is held.
-    let Some(capability) = holdings.any(SIGNALS) else { return };
     let by = worker as u32;
     let everybody = 0..peers as u32;
-    let mut output = signals.activate();
-    let mut session = output.session(capability);
     for (gate, records) in engine.take_credit() {
         let signal = Signal::Credit { gate: gate.gate, by, records };
-        session.give(Addressed { worker: gate.worker, signal });
+        give(Addressed { worker: gate.worker, signal });
+    }
+    for (worker, records) in engine.take_arrived() {
+        give(Addressed { worker: worker as u32, signal: Signal::Arrived { by, records } });
     }
     if let Some(full) = engine.pressure_changed() {
         for worker in everybody.clone() {
             let signal = if full { Signal::Pause { by } } else { Signal::Resume { by } };
-            session.give(Addressed { worker, signal });
+            give(Addressed { worker, signal });
         }
     }
     if let Some(failure) = failure {
         for worker in everybody {
-            session.give(Addressed { worker, signal: Signal::Stop(failure.clone()) });
+            give(Addressed { worker, signal: Signal::Stop(failure.clone()) });
         }
     }
 }

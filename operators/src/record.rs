@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record<T, M> {
     pub(crate) time: T,
+    /// The worker that sent it and waits to hear that it arrived.
+    pub(crate) from: u32,
     pub(crate) message: M,
 }
 
@@ -32,6 +34,8 @@ pub(crate) struct GateAddress {
 pub(crate) enum Signal<F> {
     /// `records` that the gate admitted for worker `by` have been handled there.
     Credit { gate: u32, by: u32, records: usize },
+    /// `records` that the worker sent to worker `by` have arrived there.
+    Arrived { by: u32, records: usize },
     /// Worker `by` holds too much: no gate may admit anything.
     Pause { by: u32 },
     /// Worker `by` has room again.

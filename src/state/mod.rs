@@ -29,6 +29,7 @@ pub(crate) enum Mistake {
 pub(crate) struct Declared {
     pub(crate) name: &'static str,
     pub(crate) type_name: &'static str,
+    rust_type: &'static str,
     column: fn() -> Box<dyn AnyColumn>,
 }
 
@@ -43,6 +44,7 @@ impl Declared {
         Declared {
             name: spec.name(),
             type_name: spec.type_name(),
+            rust_type: std::any::type_name::<V>(),
             column: || Box::new(Column::<V>::new()),
         }
     }
@@ -120,10 +122,15 @@ impl FunctionState {
         }
     }
 
+    /// Two types of one name can only be told apart by what Rust calls them.
     #[cold]
     fn other_type<V>(&self, at: usize, spec: ValueSpec<V>) -> Mistake {
-        let Declared { name, type_name, .. } = self.declared[at];
-        Mistake::OtherType { state: name, declared: type_name, used: spec.type_name() }
+        let Declared { name, type_name, rust_type, .. } = self.declared[at];
+        let (declared, used) = match same(type_name, spec.type_name()) {
+            true => (rust_type, std::any::type_name::<V>()),
+            false => (type_name, spec.type_name()),
+        };
+        Mistake::OtherType { state: name, declared, used }
     }
 
     #[inline]
