@@ -5,19 +5,21 @@
 //! on any worker, whatever the times do; and once they have been made, no later time can keep the
 //! frontier from passing.
 
+#[path = "../operators/tests/support/pair.rs"]
+mod pair;
 mod support;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 
+use pair::Pair;
 use serde::{Deserialize, Serialize};
 use support::{Random, Running, mix, on_workers};
-use timely::PartialOrder;
 use timely::dataflow::operators::vec::UnorderedInput;
 use timely::dataflow::operators::{Inspect, Probe};
+use timely::progress::Timestamp;
 use timely::progress::timestamp::Refines;
-use timely::progress::{PathSummary, Timestamp};
 use timely::worker::Worker;
 use timely_statefun::{
     Egress, Envelope, Function, FunctionType, Functions, Limits, StatefulFunctions,
@@ -64,42 +66,6 @@ impl Times for u64 {
     fn number(number: usize) -> u64 {
         number as u64 * 3
     }
-}
-
-/// A partially ordered time, of two coordinates.
-#[derive(
-    Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-struct Pair(u64, u64);
-
-impl PartialOrder for Pair {
-    fn less_equal(&self, other: &Self) -> bool {
-        self.0 <= other.0 && self.1 <= other.1
-    }
-}
-
-impl Timestamp for Pair {
-    type Summary = ();
-    fn minimum() -> Self {
-        Pair(0, 0)
-    }
-}
-
-impl PathSummary<Pair> for () {
-    fn results_in(&self, time: &Pair) -> Option<Pair> {
-        Some(*time)
-    }
-    fn followed_by(&self, _: &()) -> Option<()> {
-        Some(())
-    }
-}
-
-impl Refines<()> for Pair {
-    fn to_inner(_: ()) -> Self {
-        Pair(0, 0)
-    }
-    fn to_outer(self) {}
-    fn summarize(_: ()) {}
 }
 
 /// Four by four times, most of them incomparable.

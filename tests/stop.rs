@@ -211,7 +211,7 @@ fn a_program_of_two_processes_that_never_asks_is_ended_by_a_panic() {
     }
     let name = "a_program_of_two_processes_that_never_asks_is_ended_by_a_panic";
     let outcomes = cluster::run(name, 2, 1);
-    let clear = "the loop stopped and its program did not end the dataflow";
+    let clear = "the program did not end a dataflow whose loop had stopped";
     let output: String = outcomes.iter().map(|outcome| outcome.output.as_str()).collect();
     assert!(outcomes.iter().all(|outcome| !outcome.success), "{output}");
     assert!(output.contains(clear), "{output}");

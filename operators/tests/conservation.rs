@@ -9,18 +9,20 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/pair.rs"]
+mod pair;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use pair::Pair;
 use serde::{Deserialize, Serialize};
-use timely::PartialOrder;
 use timely::dataflow::operators::vec::UnorderedInput;
 use timely::dataflow::operators::{Exchange, Input, Inspect, Probe};
+use timely::progress::Timestamp;
 use timely::progress::timestamp::Refines;
-use timely::progress::{PathSummary, Timestamp};
 use timely_statefun_operators::{
     Handler, Ingress, LoopConfig, LoopStats, Outbox, Verdict, keyed_loop,
 };
@@ -156,42 +158,6 @@ impl Times for u64 {
             Kind::Jumping => step + (step / 7) * (1 << 50),
         }
     }
-}
-
-/// A partially ordered time.
-#[derive(
-    Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-struct Pair(u64, u64);
-
-impl PartialOrder for Pair {
-    fn less_equal(&self, other: &Self) -> bool {
-        self.0 <= other.0 && self.1 <= other.1
-    }
-}
-
-impl Timestamp for Pair {
-    type Summary = ();
-    fn minimum() -> Self {
-        Pair(0, 0)
-    }
-}
-
-impl PathSummary<Pair> for () {
-    fn results_in(&self, src: &Pair) -> Option<Pair> {
-        Some(*src)
-    }
-    fn followed_by(&self, _: &()) -> Option<()> {
-        Some(())
-    }
-}
-
-impl Refines<()> for Pair {
-    fn to_inner(_: ()) -> Self {
-        Pair(0, 0)
-    }
-    fn to_outer(self) {}
-    fn summarize(_: ()) {}
 }
 
 /// The two coordinates advance in turn, another one first on every other worker, so that times of
