@@ -217,11 +217,11 @@ fn run<T: Times>(config: timely::Config, kind: Kind, budget: usize, logs: bool) 
         // Worker 0 learns here which cuts are complete on how many workers: one is open at a time.
         let complete = Rc::new(Cell::new(0));
         let count = Rc::clone(&complete);
-        let mut done = worker.dataflow::<u64, _, _>(|scope| {
+        let (mut done, all_done) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<u64>>();
             let told = stream.exchange(|_| 0);
-            told.inspect(move |_| count.set(count.get() + 1));
-            input
+            let told = told.inspect(move |_| count.set(count.get() + 1));
+            (input, told.probe().0)
         });
         let mut source = 1_000_000 + index * 1_000_000;
         let (mut announced, mut told) = (0, 0);
@@ -259,6 +259,9 @@ fn run<T: Times>(config: timely::Config, kind: Kind, budget: usize, logs: bool) 
         // The first tokens still circulate, so nothing at or after their time is over.
         assert!(!probe.done() && !probe.less_than(&T::minimum()));
         assert!(probe.less_equal(&T::at(kind, index, 1)), "passed a time that is still going on");
+        // Nobody lets money come to rest before everybody has looked.
+        done.advance_to(CUTS + 1);
+        worker.step_while(|| all_done.less_than(&(CUTS + 1)));
         moving.set(false);
         drop((now, ever));
         done.close();
