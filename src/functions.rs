@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::address::{self, FunctionType, Namespace};
+use crate::clock::Clock;
 use crate::dead_letter::OnFailure;
 use crate::dispatch::ErasedEgress;
 use crate::egress::Egress;
@@ -75,6 +76,7 @@ pub struct Functions<M, T = u64> {
     pub(crate) namespaces: Vec<(&'static str, Rc<Body<M, T>>)>,
     pub(crate) egresses: Vec<ErasedEgress<T>>,
     pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
     mistake: Option<Error>,
 }
 
@@ -87,6 +89,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             namespaces: Vec::new(),
             egresses: Vec::new(),
             limits: Limits::default(),
+            clock: Clock::system(),
             mistake: None,
         }
     }
@@ -106,11 +109,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     {
         let name = to.as_str();
         let twice = self.functions.iter().any(|(bound, _)| *bound == name);
-        let result = address::check("function type", name).and_then(|()| {
-            let twice = twice.then(|| Kind::DuplicateFunction(to.name()).into());
-            twice.map_or(Ok(()), Err)
-        });
-        self.note(result.and_then(|()| check_values(name, &function.body)));
+        self.note(address::check("function type", name));
+        self.note(once(twice, || Kind::DuplicateFunction(to.name())));
+        self.note(check_values(name, &function.body));
         self.functions.push((name, Rc::new(function.body)));
         self
     }
@@ -125,11 +126,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     {
         let name = to.name();
         let twice = self.namespaces.iter().any(|(bound, _)| *bound == name);
-        let result = address::check_part("namespace", name).and_then(|()| {
-            let twice = twice.then(|| Kind::DuplicateNamespace(name.to_owned()).into());
-            twice.map_or(Ok(()), Err)
-        });
-        self.note(result.and_then(|()| check_values(name, &function.body)));
+        self.note(address::check_part("namespace", name));
+        self.note(once(twice, || Kind::DuplicateNamespace(name.to_owned())));
+        self.note(check_values(name, &function.body));
         self.namespaces.push((name, Rc::new(function.body)));
         self
     }
@@ -139,10 +138,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     pub fn egress<E: 'static>(mut self, egress: Egress<E>) -> Self {
         let name = egress.name();
         let twice = self.egresses.iter().any(|bound| bound.name == name);
-        self.note(address::check("egress", name).and_then(|()| {
-            let twice = twice.then(|| Kind::DuplicateEgress(name.to_owned()).into());
-            twice.map_or(Ok(()), Err)
-        }));
+        self.note(address::check("egress", name));
+        self.note(once(twice, || Kind::DuplicateEgress(name.to_owned())));
         self.egresses.push(ErasedEgress::new(egress));
         self
     }
@@ -151,6 +148,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets the clock that delayed messages, expiry and retries go by. Default: the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -168,6 +172,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             self.mistake.get_or_insert(mistake);
         }
     }
+}
+
+/// A mistake, if something is bound twice.
+fn once(twice: bool, mistake: impl FnOnce() -> Kind) -> Result<(), Error> {
+    if twice { Err(mistake().into()) } else { Ok(()) }
 }
 
 fn check_values<M, T>(function: &str, body: &Body<M, T>) -> Result<(), Error> {

@@ -571,6 +571,7 @@
 #![doc(html_root_url = "https://docs.rs/timely-statefun")]
 
 mod address;
+mod clock;
 mod dataflow;
 mod dead_letter;
 mod dispatch;
@@ -584,6 +585,7 @@ mod state;
 mod value;
 
 pub use address::{Address, FunctionType, Id, Namespace, TypeName};
+pub use clock::{Clock, ClockHands};
 pub use dataflow::{Egresses, Handle, StatefulFunctions};
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 pub use dispatch::{Context, NoCaller};

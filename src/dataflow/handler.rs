@@ -64,7 +64,7 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
     type Failure = Stopped;
 
     fn route(message: &Routed<M>) -> u64 {
-        placement::bin(message.hash)
+        placement::bin(message.head.hash)
     }
 
     fn handle(

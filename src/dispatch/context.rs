@@ -2,7 +2,7 @@
 
 use super::egresses::{self, Egresses};
 use super::names::Names;
-use super::{NOBODY, Routed, Surroundings, TypeIndex};
+use super::{Head, NOBODY, Routed, Surroundings, TypeIndex};
 use crate::address::{Address, FunctionType, Id, Namespace};
 use crate::dead_letter::Reason;
 use crate::egress::Egress;
@@ -20,36 +20,43 @@ use crate::value::{Value, ValueSpec};
 /// Using a state or an egress in a way that does not fit how it was declared has no effect and makes
 /// the invocation fail, whatever the function returns.
 pub struct Context<'a, M, T = u64> {
-    pub(super) routed: &'a Routed<M>,
-    pub(super) cursor: Cursor,
+    pub(super) head: &'a Head,
+    pub(super) now_ms: u64,
+    pub(super) cursor: &'a mut Cursor,
     pub(super) state: &'a mut FunctionState,
     pub(super) names: &'a mut Names,
     pub(super) egresses: &'a mut Egresses<T>,
     pub(super) surroundings: &'a mut dyn Surroundings<M, T>,
     /// The first misuse of state or an egress.
-    pub(super) mistake: Option<Reason>,
+    pub(super) mistake: &'a mut Option<Reason>,
 }
 
 impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     /// The address that handles this message.
     pub fn address(&self) -> Address {
-        self.names.target(self.routed)
+        self.names.target(self.head)
     }
 
     /// The id of the address that handles this message.
     pub fn id(&self) -> &Id {
-        &self.routed.target
+        &self.head.target
     }
 
     /// Who sent this message: the function that sent it, or whom the ingress named.
     pub fn caller(&self) -> Option<Address> {
-        self.names.caller(self.routed)
+        self.names.caller(self.head)
     }
 
     /// The ingress time: the timestamp of the record that caused this message, directly or through
     /// others. What is sent and emitted now has the same.
     pub fn time(&self) -> &T {
         self.surroundings.time()
+    }
+
+    /// What time it is by the program's [clock](crate::Functions::clock), in milliseconds since the
+    /// beginning of 1970: when this worker began its present round of work. It never goes back.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
     }
 
     /// The ingress frontier that this worker has seen: every ingress record it will still handle is
@@ -105,25 +112,25 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     where
         M: Carries<I>,
     {
-        if self.routed.caller_type == NOBODY {
+        if self.head.caller_type == NOBODY {
             return Err(NoCaller);
         }
-        self.dispatch(self.routed.caller_type, self.routed.caller.clone(), M::pack(input));
+        self.dispatch(self.head.caller_type, self.head.caller.clone(), M::pack(input));
         Ok(())
     }
 
     fn dispatch(&mut self, target_type: TypeIndex, target: Id, message: M) {
-        let caller_type = self.routed.target_type;
-        self.surroundings.send(Routed {
+        let caller_type = self.head.target_type;
+        let head = Head {
             target_type,
             caller_type,
-            depth: self.routed.depth.saturating_add(1),
+            depth: self.head.depth.saturating_add(1),
             hash: placement::hash(&target),
             target,
-            caller: self.routed.target.clone(),
+            caller: self.head.target.clone(),
             names: self.names.travelling(target_type, caller_type),
-            message,
-        });
+        };
+        self.surroundings.send(Routed { head, message });
     }
 
     /// Emits a record, which leaves at this message's [time](Self::time).
@@ -144,7 +151,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
 
     /// The value this address keeps, if it keeps one.
     pub fn get<V: Value>(&mut self, spec: ValueSpec<V>) -> Option<&V> {
-        match self.state.get(&self.cursor, spec) {
+        match self.state.get(self.cursor, spec) {
             Ok(value) => value,
             Err(mistake) => {
                 self.mistake.get_or_insert_with(|| reason(mistake));
@@ -190,7 +197,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     }
 
     fn put<V: Value>(&mut self, spec: ValueSpec<V>, value: Option<V>) {
-        let put = self.state.put(&mut self.cursor, &self.routed.target, spec, value);
+        let put = self.state.put(self.cursor, &self.head.target, spec, value);
         if let Err(mistake) = put {
             self.mistake.get_or_insert_with(|| reason(mistake));
         }
@@ -199,7 +206,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
 
 impl<M, T> std::fmt::Debug for Context<'_, M, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let address = self.names.target(self.routed);
+        let address = self.names.target(self.head);
         f.debug_struct("Context").field("address", &address).finish_non_exhaustive()
     }
 }

@@ -18,7 +18,7 @@ pub use context::{Context, NoCaller};
 pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
 pub(crate) use names::Names;
 
-use crate::address::{Address, Id, TypeName};
+use crate::address::{Id, TypeName};
 use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 use crate::function::Body;
 use crate::state::{FunctionState, Slot};
@@ -33,6 +33,13 @@ pub(crate) const NOBODY: TypeIndex = TypeIndex::MAX;
 /// A message inside the loop.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Routed<M> {
+    pub(crate) head: Head,
+    pub(crate) message: M,
+}
+
+/// Whom a message inside the loop is for, and whence it comes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Head {
     pub(crate) target_type: TypeIndex,
     pub(crate) caller_type: TypeIndex,
     /// How many messages led to this one.
@@ -43,7 +50,6 @@ pub(crate) struct Routed<M> {
     pub(crate) caller: Id,
     /// The names of target and caller, where a number would mean nothing on another worker.
     pub(crate) names: Option<Arc<(TypeName, Option<TypeName>)>>,
-    pub(crate) message: M,
 }
 
 /// What a running function can reach beyond its own state.
@@ -97,6 +103,8 @@ pub(crate) struct Dispatcher<M, T> {
     names: Names,
     entries: Vec<Entry<M, T>>,
     egresses: Egresses<T>,
+    /// What time it is, in milliseconds since 1970.
+    now_ms: u64,
     /// Scratch space of [`foresee`](Self::foresee).
     foreseen: Vec<(TypeIndex, Slot)>,
 }
@@ -104,7 +112,7 @@ pub(crate) struct Dispatcher<M, T> {
 impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
     pub(crate) fn new(bound: Bound<M, T>, names: Names, egresses: Egresses<T>) -> Self {
         let (entries, foreseen) = (Vec::new(), Vec::new());
-        let mut dispatcher = Dispatcher { bound, names, entries, egresses, foreseen };
+        let mut dispatcher = Dispatcher { bound, names, entries, egresses, now_ms: 0, foreseen };
         dispatcher.make_entries();
         dispatcher
     }
@@ -121,6 +129,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
             let state = body.map(|body| FunctionState::new(&body.values)).unwrap_or_default();
             self.entries.push(Entry { body: body.cloned(), state });
         }
+    }
+
+    /// Says what time it is. Time does not go back: an earlier one is ignored.
+    pub(crate) fn note_time(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
     }
 
     /// Handles one message.
@@ -147,43 +160,46 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
         routed: &mut Routed<M>,
         surroundings: &mut dyn Surroundings<M, T>,
     ) -> Result<(), Failure> {
-        if let Some(names) = routed.names.take() {
-            routed.target_type = self.names.index(&names.0);
-            routed.caller_type = names.1.as_ref().map_or(NOBODY, |name| self.names.index(name));
+        let Routed { head, message } = routed;
+        if let Some(names) = head.names.take() {
+            head.target_type = self.names.index(&names.0);
+            head.caller_type = names.1.as_ref().map_or(NOBODY, |name| self.names.index(name));
         }
-        if routed.target_type as usize >= self.entries.len() {
+        if head.target_type as usize >= self.entries.len() {
             self.make_entries();
         }
-        let Entry { body, state } = &mut self.entries[routed.target_type as usize];
+        let Entry { body, state } = &mut self.entries[head.target_type as usize];
         let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
-        if routed.depth > self.bound.depth_max {
+        if head.depth > self.bound.depth_max {
             return Err(Failure::untried(Reason::TooDeep(self.bound.depth_max)));
         }
+        let mut cursor = state.seek(&head.target, head.hash);
+        let mut mistake = None;
         let mut context = Context {
-            routed,
-            cursor: state.seek(&routed.target, routed.hash),
-            state,
+            head,
+            now_ms: self.now_ms,
+            cursor: &mut cursor,
+            state: &mut *state,
             names: &mut self.names,
             egresses: &mut self.egresses,
             surroundings,
-            mistake: None,
+            mistake: &mut mistake,
         };
-        let run = AssertUnwindSafe(|| (body.run)(&mut context, &routed.message));
+        let run = AssertUnwindSafe(|| (body.run)(&mut context, message));
         let result = match catch_unwind(run) {
             Ok(result) => result,
             Err(panic) => Err(Reason::Panicked(panic_message(&*panic))),
         };
-        let Context { cursor, state, egresses, mistake, .. } = context;
         // A mistake comes before whatever the function made of its consequences.
         match mistake.map_or(result, Err) {
             Ok(()) => {
                 state.commit(cursor);
-                egresses.commit();
+                self.egresses.commit();
                 Ok(())
             }
             Err(reason) => {
                 state.rollback(cursor);
-                egresses.rollback();
+                self.egresses.rollback();
                 Err(Failure { reason, attempts: 1, on_failure: body.on_failure })
             }
         }
@@ -199,9 +215,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
         }
         self.foreseen.clear();
         for routed in upcoming {
-            let index = routed.target_type;
+            let index = routed.head.target_type;
             if let Some(entry) = self.entries.get(index as usize)
-                && let Some(slot) = entry.state.likely_slot(routed.hash)
+                && let Some(slot) = entry.state.likely_slot(routed.head.hash)
             {
                 self.foreseen.push((index, slot));
             }
@@ -226,23 +242,19 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
 
     fn stop(&self, routed: &Routed<M>, reason: Reason) -> Outcome {
         let worker = self.bound.worker;
-        Outcome::Stop(Stopped { address: self.target(routed), reason, worker })
+        Outcome::Stop(Stopped { address: self.names.target(&routed.head), reason, worker })
     }
 
     fn give_up(&mut self, routed: Routed<M>, reason: Reason, attempts: u32, time: &T) -> Outcome {
-        let target = self.target(&routed);
-        let caller = self.names.caller(&routed);
-        let Routed { message, .. } = routed;
+        let Routed { head, message } = routed;
+        let target = self.names.target(&head);
+        let caller = self.names.caller(&head);
         if !self.egresses.dead_letters_are_read() {
             tracing::warn!(%target, %reason, attempts, "a message was given up");
         }
         let letter = DeadLetter { target, caller, message, reason, attempts };
         self.egresses.dead_letter(time.clone(), letter);
         Outcome::GivenUp
-    }
-
-    fn target(&self, routed: &Routed<M>) -> Address {
-        self.names.target(routed)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{NOBODY, Routed, TypeIndex};
+use super::{Head, NOBODY, Routed, TypeIndex};
 use crate::address::{Address, Id, TypeName};
 use crate::message::Envelope;
 use crate::placement;
@@ -93,7 +93,7 @@ impl Names {
             Some(caller) => (self.index(&caller.function_type), caller.id),
             None => (NOBODY, Id::from(0)),
         };
-        Routed {
+        let head = Head {
             target_type,
             caller_type,
             depth: 0,
@@ -101,18 +101,18 @@ impl Names {
             target: target.id,
             caller,
             names: self.travelling(target_type, caller_type),
-            message,
-        }
+        };
+        Routed { head, message }
     }
 
-    pub(crate) fn target<M>(&self, routed: &Routed<M>) -> Address {
-        Address { function_type: self.name(routed.target_type), id: routed.target.clone() }
+    pub(crate) fn target(&self, head: &Head) -> Address {
+        Address { function_type: self.name(head.target_type), id: head.target.clone() }
     }
 
-    pub(crate) fn caller<M>(&self, routed: &Routed<M>) -> Option<Address> {
-        (routed.caller_type != NOBODY).then(|| Address {
-            function_type: self.name(routed.caller_type),
-            id: routed.caller.clone(),
+    pub(crate) fn caller(&self, head: &Head) -> Option<Address> {
+        (head.caller_type != NOBODY).then(|| Address {
+            function_type: self.name(head.caller_type),
+            id: head.caller.clone(),
         })
     }
 }

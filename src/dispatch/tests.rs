@@ -125,11 +125,11 @@ fn messages_for_nobody_and_at_the_end_of_long_chains_are_dead_letters() {
     assert!(matches!(deliver(&mut dispatcher, &mut names, envelope, 9).0, Outcome::GivenUp));
     for (depth, outcome_is_done) in [(2, true), (3, false)] {
         let mut routed = names.route(COUNTER.message("deep", 1));
-        routed.depth = depth;
+        routed.head.depth = depth;
         let mut outside = Outside { time: 9, sent: RefCell::default() };
         let outcome = dispatcher.deliver(routed, &mut outside);
         assert_eq!(matches!(outcome, Outcome::Done), outcome_is_done, "depth {depth}");
-        assert!(outside.sent.borrow().iter().all(|sent| sent.depth == depth + 1));
+        assert!(outside.sent.borrow().iter().all(|sent| sent.head.depth == depth + 1));
     }
     let (_, letters) = drain(&mut dispatcher);
     assert_eq!(letters[0].reason, Reason::NotBound);
@@ -142,13 +142,13 @@ fn types_of_a_namespace_come_into_being_and_travel_by_name() {
     let (mut dispatcher, mut names) = dispatcher(OnFailure::Stop, u32::MAX);
     let envelope = PLUGINS.message("late", "p", 7).unwrap().with_caller(COUNTER.at("a"));
     let routed = names.route(envelope);
-    assert!(routed.names.is_some(), "its number means nothing on another worker");
+    assert!(routed.head.names.is_some(), "its number means nothing on another worker");
     let mut outside = Outside { time: 0, sent: RefCell::default() };
     assert!(matches!(dispatcher.deliver(routed, &mut outside), Outcome::Done));
     let reply = outside.sent.into_inner().pop().unwrap();
-    assert_eq!(dispatcher.names.target(&reply), COUNTER.at("a"));
-    assert_eq!(dispatcher.names.caller(&reply), Some(PLUGINS.at("late", "p").unwrap()));
-    assert!(reply.names.is_some(), "the caller's number means nothing on another worker");
+    assert_eq!(dispatcher.names.target(&reply.head), COUNTER.at("a"));
+    assert_eq!(dispatcher.names.caller(&reply.head), Some(PLUGINS.at("late", "p").unwrap()));
+    assert!(reply.head.names.is_some(), "the caller's number means nothing on another worker");
 
     let envelope = PLUGINS.message("late", "p", 7).unwrap();
     assert!(matches!(deliver(&mut dispatcher, &mut names, envelope, 0).0, Outcome::GivenUp));

@@ -1,56 +1,17 @@
 //! The addresses of one function type that have state: from an id to a slot, and back.
 //!
-//! Slots are numbers into chunks that never move, so that growing never copies what is there. The
-//! table holds a part of each hash beside the slot and grows without looking at ids.
+//! Slots are numbers into [chunks](super::chunks) that never move. The table holds a part of each hash
+//! beside the slot and grows without looking at ids.
 
 use std::hint::black_box;
 
 use hashbrown::HashTable;
 
+use super::chunks::Chunks;
 use crate::address::Id;
 
 /// Where the values of one address are in every column.
 pub(crate) type Slot = u32;
-
-const CHUNK_BITS: u32 = 12;
-const CHUNK: usize = 1 << CHUNK_BITS;
-
-/// A vector of chunks of equal size: pushing never moves what is there.
-pub(super) struct Chunks<X>(Vec<Vec<X>>);
-
-impl<X> Default for Chunks<X> {
-    fn default() -> Self {
-        Chunks(Vec::new())
-    }
-}
-
-impl<X> Chunks<X> {
-    #[inline]
-    pub(super) fn get(&self, at: Slot) -> Option<&X> {
-        self.0.get((at >> CHUNK_BITS) as usize)?.get(at as usize & (CHUNK - 1))
-    }
-
-    #[inline]
-    pub(super) fn get_mut(&mut self, at: Slot) -> Option<&mut X> {
-        self.0.get_mut((at >> CHUNK_BITS) as usize)?.get_mut(at as usize & (CHUNK - 1))
-    }
-
-    pub(super) fn len(&self) -> usize {
-        match self.0.last() {
-            Some(last) => (self.0.len() - 1) * CHUNK + last.len(),
-            None => 0,
-        }
-    }
-
-    pub(super) fn push(&mut self, item: X) {
-        if self.0.last().is_none_or(|last| last.len() == CHUNK) {
-            // The first chunk grows as it fills: most function types have few addresses.
-            let capacity = if self.0.is_empty() { 0 } else { CHUNK };
-            self.0.push(Vec::with_capacity(capacity));
-        }
-        self.0.last_mut().expect("there is one now").push(item);
-    }
-}
 
 /// An address in its slot; free slots keep their last id until they are used again.
 struct Row {

@@ -4,7 +4,8 @@
 use std::any::Any;
 use std::hint::black_box;
 
-use super::addresses::{Chunks, Slot};
+use super::addresses::Slot;
+use super::chunks::Chunks;
 use crate::value::Value;
 
 /// A column of values of some type.

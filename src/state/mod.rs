@@ -7,9 +7,12 @@
 //! Nothing here knows of messages, time or files.
 
 mod addresses;
+mod chunks;
 mod column;
+mod wheel;
 
 pub(crate) use addresses::Slot;
+pub(crate) use wheel::{Wheel, WheelKey};
 
 use crate::address::Id;
 use addresses::Addresses;
