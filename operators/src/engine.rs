@@ -9,11 +9,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use timely::progress::frontier::MutableAntichain;
 use timely::progress::{Antichain, Timestamp};
 
 use crate::config::LoopConfig;
 use crate::cuts::Cuts;
-use crate::handler::{Handler, Outbox, Verdict, Weight};
+use crate::handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
 use crate::live_times::{LiveTimes, TimeIndex};
 use crate::record::{Admitted, GateAddress, Record};
 
@@ -23,6 +24,8 @@ const FORESEEN: usize = 32;
 
 struct Waiting<M> {
     time: TimeIndex,
+    /// Whether it is an ingress record that was put off, so that the frontier waits for it.
+    put_off: bool,
     message: M,
 }
 
@@ -42,7 +45,26 @@ pub(crate) struct Flow<T: Timestamp, M> {
     away: Vec<Record<T, M>>,
     refused: Vec<M>,
     times: LiveTimes<T>,
+    /// The frontier that handlers see: it waits for what arrived before it moved.
     frontier: Antichain<T>,
+    /// What that frontier would be if no ingress record had been put off.
+    passed: Antichain<T>,
+    /// The times of ingress records that were put off.
+    put_off: MutableAntichain<T>,
+    /// The ingress frontier as it is now.
+    ingress: Antichain<T>,
+    /// What it was before it became empty.
+    last_ingress: Antichain<T>,
+    /// The time of new events after all ingress has closed, kept alive for them.
+    kept: Option<TimeIndex>,
+    /// Messages that come before all that wait, in order.
+    first: Vec<Waiting<M>>,
+    /// Messages pushed to the end of the queue by a poll.
+    polled: u64,
+    /// Things that are waited for with a time held for them.
+    held: usize,
+    /// Messages that may be taken in by a poll.
+    budget: usize,
     route: fn(&M) -> u64,
     weight: Option<Weight<M>>,
     /// Bytes by `weight`; unused where every message weighs the same.
@@ -79,10 +101,147 @@ impl<T: Timestamp, M> Flow<T, M> {
 
     #[inline]
     fn push(&mut self, message: M, time: TimeIndex) {
+        self.push_waiting(Waiting { time, put_off: false, message });
+    }
+
+    #[inline]
+    fn push_waiting(&mut self, waiting: Waiting<M>) {
         if let Some(weight) = &self.weight {
-            self.weighed += weight(&message);
+            self.weighed += weight(&waiting.message);
         }
-        self.queue.push_back(Waiting { time, message });
+        self.queue.push_back(waiting);
+    }
+
+    /// Puts what comes first before all that waits. Says how many that are.
+    fn place_first(&mut self) -> u64 {
+        let messages = self.first.len() as u64;
+        while let Some(waiting) = self.first.pop() {
+            if let Some(weight) = &self.weight {
+                self.weighed += weight(&waiting.message);
+            }
+            self.queue.push_front(waiting);
+        }
+        messages
+    }
+
+    pub(crate) fn ingress(&self) -> &[T] {
+        self.ingress.elements()
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        match self.bytes() < self.bytes_hard {
+            true => self.budget.saturating_sub(self.queue.len()),
+            false => 0,
+        }
+    }
+
+    /// The time of an event that happens now, with work added to it.
+    fn event_time(&mut self) -> TimeIndex {
+        let index = match self.ingress.elements().iter().min() {
+            Some(time) => self.times.index_of(time),
+            None => self.kept.expect("after all ingress has closed, events are awaited"),
+        };
+        self.times.add(index, 1);
+        index
+    }
+
+    pub(crate) fn event(&mut self, message: M) {
+        let time = self.event_time();
+        let target = if self.peers > 1 { (self.route)(&message) % self.peers } else { self.worker };
+        if target == self.worker {
+            self.push(message, time);
+            self.polled += 1;
+        } else {
+            self.send(message, time);
+            self.times.finish_one(time);
+        }
+    }
+
+    pub(crate) fn event_first(&mut self, message: M) {
+        let time = self.event_time();
+        self.first.push(Waiting { time, put_off: false, message });
+    }
+
+    /// Makes sure that events can happen after all ingress has closed, at the last time there was,
+    /// or at `time` if that is not before it.
+    pub(crate) fn keep_event_time(&mut self, time: TimeIndex) {
+        if self.ingress.is_empty() && self.kept.is_none() {
+            let time = self.times.time(time);
+            let last = self.last_ingress.elements().iter();
+            let kept = last.filter(|last| time.less_equal(last)).min().unwrap_or(time).clone();
+            self.keep(&kept);
+        }
+    }
+
+    fn keep(&mut self, time: &T) {
+        let index = self.times.index_of(time);
+        self.times.add(index, 1);
+        self.kept = Some(index);
+    }
+
+    /// Notes the ingress frontier. If it has become empty and events are awaited, its last time is
+    /// kept for them.
+    fn note_ingress(&mut self, frontier: &Antichain<T>, events: bool) {
+        let before = std::mem::replace(&mut self.ingress, frontier.clone());
+        if frontier.is_empty() && !before.is_empty() {
+            if events {
+                let last = before.elements().iter().min().expect("it is not empty").clone();
+                self.keep(&last);
+            }
+            self.last_ingress = before;
+        }
+    }
+
+    /// Gives the kept time back if no event is awaited any more.
+    fn settle_events(&mut self, events: bool) {
+        if !events && let Some(kept) = self.kept.take() {
+            self.times.finish_one(kept);
+        }
+    }
+
+    pub(crate) fn hold(&mut self, time: TimeIndex, record: bool) -> Held {
+        self.times.add(time, 1);
+        self.held += 1;
+        if record {
+            let one = std::iter::once((self.times.time(time).clone(), 1));
+            self.put_off.update_iter(one);
+            self.look_at_put_off();
+        }
+        Held { time, record }
+    }
+
+    pub(crate) fn resume(&mut self, held: Held, message: M) {
+        self.held -= 1;
+        self.polled += 1;
+        self.push_waiting(Waiting { time: held.time, put_off: held.record, message });
+    }
+
+    pub(crate) fn resume_first(&mut self, held: Held, message: M) {
+        self.held -= 1;
+        self.first.push(Waiting { time: held.time, put_off: held.record, message });
+    }
+
+    pub(crate) fn release(&mut self, held: Held) {
+        self.held -= 1;
+        if held.record {
+            self.no_longer_put_off(held.time);
+        }
+        self.times.finish_one(held.time);
+    }
+
+    #[cold]
+    fn no_longer_put_off(&mut self, time: TimeIndex) {
+        let one = std::iter::once((self.times.time(time).clone(), -1));
+        self.put_off.update_iter(one);
+        self.look_at_put_off();
+    }
+
+    /// Makes the frontier that handlers see of what was passed and what was put off.
+    fn look_at_put_off(&mut self) {
+        self.frontier.clone_from(&self.passed);
+        for time in self.put_off.frontier().iter() {
+            self.frontier.insert_ref(time);
+        }
     }
 
     #[inline]
@@ -110,8 +269,8 @@ impl<T: Timestamp, M> Flow<T, M> {
     #[inline]
     fn bytes(&self) -> usize {
         match self.weight {
-            Some(_) => self.weighed,
-            None => self.queue.len() * size_of::<Waiting<M>>(),
+            Some(_) => self.weighed + self.held * size_of::<Waiting<M>>(),
+            None => (self.queue.len() + self.held) * size_of::<Waiting<M>>(),
         }
     }
 }
@@ -130,8 +289,6 @@ pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     flow: Flow<T, H::Message>,
     pub(crate) cuts: Cuts,
     milestones: VecDeque<Milestone<T>>,
-    /// The ingress frontier as of the newest milestone.
-    announced: Antichain<T>,
     /// Records that arrived from gates since the newest milestone.
     arrived: Vec<(GateAddress, usize)>,
     pushed: u64,
@@ -140,6 +297,8 @@ pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     credit: Vec<(GateAddress, usize)>,
     counts: Counts,
     refused_on_arrival: bool,
+    /// Scratch space of [`settle`](Self::settle).
+    holding: Antichain<T>,
     /// Records that arrived from each worker and that it was not told of.
     arrived_from: Vec<usize>,
     /// How many such records make it worth telling.
@@ -162,6 +321,15 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 refused: Vec::new(),
                 times: LiveTimes::new(),
                 frontier: Antichain::from_elem(T::minimum()),
+                passed: Antichain::from_elem(T::minimum()),
+                put_off: MutableAntichain::new(),
+                ingress: Antichain::from_elem(T::minimum()),
+                last_ingress: Antichain::new(),
+                kept: None,
+                first: Vec::new(),
+                polled: 0,
+                held: 0,
+                budget: config.budget_messages,
                 route: H::route,
                 weight: handler.weight(),
                 weighed: 0,
@@ -173,13 +341,13 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             handler,
             cuts: Cuts::default(),
             milestones: VecDeque::new(),
-            announced: Antichain::from_elem(T::minimum()),
             arrived: Vec::new(),
             pushed: 0,
             handled: 0,
             credit: Vec::new(),
             counts: Counts::default(),
             refused_on_arrival: false,
+            holding: Antichain::new(),
             arrived_from: vec![0; peers],
             arrived_batch: (config.loop_bytes_soft / 8 / size_of::<Record<T, H::Message>>())
                 .clamp(1, 4096),
@@ -261,12 +429,12 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     /// Notes the ingress frontier and the gates' records that came with it. They hold, and may be
     /// given back, once everything that waits now has been handled.
     pub(crate) fn note_frontier(&mut self, frontier: Antichain<T>) {
-        let changed = frontier != self.announced;
+        let changed = frontier != self.flow.ingress;
         if !changed && self.arrived.is_empty() {
             return;
         }
         if changed {
-            self.announced = frontier.clone();
+            self.flow.note_ingress(&frontier, self.handler.awaits().events);
         }
         self.milestones.push_back(Milestone {
             handled: self.pushed,
@@ -276,11 +444,37 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         self.pass_milestones();
     }
 
+    /// Has the handler bring in what comes neither through a stream nor from a message.
+    pub(crate) fn poll(&mut self) {
+        self.handler.poll(&mut Inbox { flow: &mut self.flow });
+        self.pushed += std::mem::take(&mut self.flow.polled);
+        self.place_first();
+    }
+
+    /// Puts what comes first before all that waits; milestones wait for it as well.
+    fn place_first(&mut self) {
+        if !self.flow.first.is_empty() {
+            let messages = self.flow.place_first();
+            self.pushed += messages;
+            for milestone in &mut self.milestones {
+                milestone.handled += messages;
+            }
+        }
+    }
+
+    /// What the handler waits for; the loop's part of waiting for events is settled with it.
+    pub(crate) fn awaits(&mut self) -> Awaits {
+        let awaits = self.handler.awaits();
+        self.flow.settle_events(awaits.events);
+        awaits
+    }
+
     fn pass_milestones(&mut self) {
         while self.milestones.front().is_some_and(|next| next.handled <= self.handled) {
             let milestone = self.milestones.pop_front().expect("there is a first one");
             if let Some(frontier) = milestone.frontier {
-                self.flow.frontier = frontier;
+                self.flow.passed = frontier;
+                self.flow.look_at_put_off();
             }
             for (gate, records) in milestone.credit {
                 match self.credit.iter_mut().find(|(of, _)| *of == gate) {
@@ -336,7 +530,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             if self.flow.peers > 1 && self.flow.away.capacity() == 0 {
                 self.flow.away.reserve(self.away_batch);
             }
-            let Some(Waiting { time, message }) = self.flow.pop() else { break };
+            let Some(Waiting { time, put_off, message }) = self.flow.pop() else { break };
             let (queued, away) = (self.flow.queue.len(), self.flow.away.len());
             let outbox = &mut Outbox { flow: &mut self.flow, time };
             match self.handler.handle(message, outbox) {
@@ -360,7 +554,11 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 return Some(failure);
             }
             self.handled += 1;
+            if put_off {
+                self.flow.no_longer_put_off(time);
+            }
             self.flow.times.finish_one(time);
+            self.place_first();
         }
         None
     }
@@ -382,10 +580,14 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         std::mem::take(&mut self.refused_on_arrival)
     }
 
-    /// Settles the live times and returns the minimal ones.
+    /// Settles the live times and returns the minimal ones among them and those of the ingress
+    /// frontier, at which an event may happen.
     pub(crate) fn settle(&mut self) -> &[T] {
-        self.flow.times.settle();
-        self.flow.times.minimal()
+        let Flow { times, ingress, .. } = &mut self.flow;
+        times.settle();
+        self.holding.clear();
+        self.holding.extend(times.minimal().iter().chain(ingress.elements()).cloned());
+        self.holding.elements()
     }
 
     /// Credit to give back to the gates.
@@ -420,8 +622,9 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         })
     }
 
+    /// Whether anything waits to be handled, or to be shipped.
     pub(crate) fn has_work(&self) -> bool {
-        !self.flow.queue.is_empty()
+        !self.flow.queue.is_empty() || !self.flow.away.is_empty()
     }
 
     pub(crate) fn waiting(&self) -> (usize, usize) {

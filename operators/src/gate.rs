@@ -125,11 +125,12 @@ where
                 admitted += 1;
                 batch.push(time, Admitted { time: time.clone(), gate: own, message });
             };
-            gate.release(H::route, &mut send);
+            let kind = Kind { route: H::route, class: H::class };
+            gate.release(kind, &mut send);
             ingress.for_each(|arrived, data| {
                 let time = arrived.time().outer.clone();
                 for datum in data.drain(..) {
-                    gate.offer(&time, convert(datum), H::route, &mut send);
+                    gate.offer(&time, convert(datum), kind, &mut send);
                 }
             });
             batch.flush();
@@ -150,11 +151,27 @@ where
     (record_stream, admitted_stream)
 }
 
+/// What a gate must know of a message.
+struct Kind<M> {
+    route: fn(&M) -> u64,
+    class: fn(&M) -> u32,
+}
+
+impl<M> Clone for Kind<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Kind<M> {}
+
 /// Decides what may pass: credit per worker, pauses, and the records that wait for either.
 struct Gate<T, M> {
     /// Records that may still be admitted for each worker.
     credit: Vec<usize>,
     paused: Vec<bool>,
+    /// Classes that are held back, with the worker that wants it.
+    classes: Vec<(u32, u32)>,
     stopped: bool,
     held_back: VecDeque<(TimeIndex, M)>,
     times: LiveTimes<T>,
@@ -165,6 +182,7 @@ impl<T: Timestamp, M> Gate<T, M> {
         Gate {
             credit: vec![credit; peers],
             paused: vec![false; peers],
+            classes: Vec::new(),
             stopped: false,
             held_back: VecDeque::new(),
             times: LiveTimes::new(),
@@ -179,6 +197,10 @@ impl<T: Timestamp, M> Gate<T, M> {
             Signal::Credit { .. } | Signal::Arrived { .. } => {}
             Signal::Pause { by } => self.paused[by as usize] = true,
             Signal::Resume { by } => self.paused[by as usize] = false,
+            Signal::Class { by, class, held_back: true } => self.classes.push((class, by)),
+            Signal::Class { by, class, held_back: false } => {
+                self.classes.retain(|held| *held != (class, by));
+            }
             Signal::Stop(_) => self.stopped = true,
         }
     }
@@ -188,18 +210,26 @@ impl<T: Timestamp, M> Gate<T, M> {
     }
 
     /// Takes credit for a record if it may pass now.
-    fn admit(&mut self, route: fn(&M) -> u64, message: &M) -> bool {
-        let target = (route(message) % self.credit.len() as u64) as usize;
-        let may = self.credit[target] > 0 && !self.is_shut();
+    fn admit(&mut self, kind: Kind<M>, message: &M) -> bool {
+        let target = ((kind.route)(message) % self.credit.len() as u64) as usize;
+        let may = self.credit[target] > 0 && !self.is_shut() && !self.is_class_shut(kind, message);
         if may {
             self.credit[target] -= 1;
         }
         may
     }
 
+    #[inline]
+    fn is_class_shut(&self, kind: Kind<M>, message: &M) -> bool {
+        !self.classes.is_empty() && {
+            let class = (kind.class)(message);
+            self.classes.iter().any(|(shut, _)| *shut == class)
+        }
+    }
+
     /// Lets a new record pass, or keeps it behind those that wait.
-    fn offer(&mut self, time: &T, message: M, route: fn(&M) -> u64, send: &mut impl FnMut(&T, M)) {
-        if self.held_back.is_empty() && self.admit(route, &message) {
+    fn offer(&mut self, time: &T, message: M, kind: Kind<M>, send: &mut impl FnMut(&T, M)) {
+        if self.held_back.is_empty() && self.admit(kind, &message) {
             send(time, message);
         } else {
             let index = self.times.index_of(time);
@@ -209,9 +239,9 @@ impl<T: Timestamp, M> Gate<T, M> {
     }
 
     /// Lets what waits pass, in order, up to the first record that may not.
-    fn release(&mut self, route: fn(&M) -> u64, send: &mut impl FnMut(&T, M)) {
+    fn release(&mut self, kind: Kind<M>, send: &mut impl FnMut(&T, M)) {
         while let Some((index, message)) = self.held_back.pop_front() {
-            if !self.admit(route, &message) {
+            if !self.admit(kind, &message) {
                 self.held_back.push_front((index, message));
                 break;
             }
@@ -231,10 +261,13 @@ impl<T: Timestamp, M> Gate<T, M> {
 mod tests {
     use super::*;
 
+    /// Messages are their own route; their class is their last digit.
+    const KIND: Kind<u64> = Kind { route: |m| *m, class: |m| (m % 10) as u32 };
+
     fn offer(gate: &mut Gate<u64, u64>, messages: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let mut passed = Vec::new();
         for message in messages {
-            gate.offer(&1, message, |m| *m, &mut |_, m| passed.push(m));
+            gate.offer(&1, message, KIND, &mut |_, m| passed.push(m));
         }
         passed
     }
@@ -246,10 +279,10 @@ mod tests {
         assert_eq!(gate.held_back.len(), 2);
         gate.hear(0, Signal::<()>::Credit { gate: 1, by: 0, records: 9 });
         let mut passed = Vec::new();
-        gate.release(|m| *m, &mut |_, m| passed.push(m));
+        gate.release(KIND, &mut |_, m| passed.push(m));
         assert!(passed.is_empty(), "credit of another gate");
         gate.hear(0, Signal::<()>::Credit { gate: 0, by: 0, records: 1 });
-        gate.release(|m| *m, &mut |_, m| passed.push(m));
+        gate.release(KIND, &mut |_, m| passed.push(m));
         assert_eq!(passed, [4, 1]);
         assert_eq!(gate.credit, [0, 1]);
     }
@@ -265,8 +298,25 @@ mod tests {
         gate.hear(0, Signal::<()>::Resume { by: 1 });
         assert!(offer(&mut gate, [2]).is_empty(), "still behind the first");
         let mut passed = Vec::new();
-        gate.release(|m| *m, &mut |_, m| passed.push(m));
+        gate.release(KIND, &mut |_, m| passed.push(m));
         assert_eq!(passed, [1, 2]);
         assert_eq!(gate.settle(), &[] as &[u64]);
+    }
+
+    #[test]
+    fn a_class_is_held_back_as_long_as_any_worker_wants_it() {
+        let mut gate = Gate::<u64, u64>::new(8, 2);
+        let class = |by, held_back| Signal::<()>::Class { by, class: 3, held_back };
+        gate.hear(0, class(0, true));
+        gate.hear(0, class(1, true));
+        assert_eq!(offer(&mut gate, [1, 2]), [1, 2], "other classes pass");
+        assert!(offer(&mut gate, [13, 4]).is_empty(), "4 must not overtake 13");
+        gate.hear(0, class(0, false));
+        let mut passed = Vec::new();
+        gate.release(KIND, &mut |_, m| passed.push(m));
+        assert!(passed.is_empty());
+        gate.hear(0, class(1, false));
+        gate.release(KIND, &mut |_, m| passed.push(m));
+        assert_eq!(passed, [13, 4]);
     }
 }

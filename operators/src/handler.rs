@@ -1,10 +1,13 @@
 //! What a loop does with a message: the trait its user implements, and what it is given to do it.
 
+use std::time::Duration;
+
 use timely::ExchangeData;
 use timely::progress::Timestamp;
 
 use crate::engine::Flow;
 use crate::live_times::TimeIndex;
+use crate::waker::Waker;
 
 /// What becomes of the messages of a [keyed loop](crate::KeyedLoop).
 ///
@@ -32,6 +35,36 @@ pub trait Handler<T: Timestamp>: 'static {
         message: Self::Message,
         outbox: &mut Outbox<'_, T, Self::Message>,
     ) -> Verdict<Self::Failure>;
+
+    /// Called once, when the loop is built on this worker: `waker` activates it from any thread.
+    fn connect(&mut self, waker: Waker) {
+        let _ = waker;
+    }
+
+    /// Called at the beginning of every activation: brings in messages that come neither through a
+    /// stream nor from another message, such as results that were waited for, or what is due.
+    fn poll(&mut self, inbox: &mut Inbox<'_, T, Self::Message>) {
+        let _ = inbox;
+    }
+
+    /// What the handler waits for. Asked at the end of every activation.
+    fn awaits(&self) -> Awaits {
+        Awaits::default()
+    }
+
+    /// The class that a message belongs to, which can be [shut out](Handler::classes_changed) of the
+    /// loop by itself. The same on every worker.
+    fn class(message: &Self::Message) -> u32 {
+        let _ = message;
+        0
+    }
+
+    /// Tells, once each, the classes that gates must begin (`true`) or cease (`false`) to hold back.
+    ///
+    /// A gate keeps the order of its records: it holds back everything behind one it holds back.
+    fn classes_changed(&mut self, changed: &mut dyn FnMut(u32, bool)) {
+        let _ = changed;
+    }
 
     /// Told of the messages that are handled next, in order, so that what they will need can be
     /// fetched into the processor's caches together. Must not change anything that can be observed.
@@ -93,6 +126,88 @@ pub enum Verdict<F> {
     Stop(F),
 }
 
+/// What a [handler](Handler) waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Awaits {
+    /// Whether it may still bring in [events](Inbox::event). While it does, the loop keeps the right
+    /// to make them, also after all ingress has closed.
+    pub events: bool,
+    /// After how long it wants to be polled again, at the latest.
+    pub poll_after: Option<Duration>,
+}
+
+/// Keeps an ingress time alive for something that is waited for: no frontier passes the time until
+/// it is given back, to [`Inbox::resume`] or one like it.
+#[derive(Debug)]
+#[must_use = "a time that is held for ever is never passed"]
+pub struct Held {
+    pub(crate) time: TimeIndex,
+    /// Whether what is held is an ingress record that was not handled yet.
+    pub(crate) record: bool,
+}
+
+/// Where a handler brings in messages between others.
+pub struct Inbox<'a, T: Timestamp, M> {
+    pub(crate) flow: &'a mut Flow<T, M>,
+}
+
+impl<T: Timestamp, M> Inbox<'_, T, M> {
+    /// The frontier of ingress as this worker knows it. Empty once all ingress has closed.
+    pub fn frontier(&self) -> &[T] {
+        self.flow.ingress()
+    }
+
+    /// How many messages may be brought in now without keeping others from their turn. More are
+    /// taken as well.
+    pub fn room(&self) -> usize {
+        self.flow.room()
+    }
+
+    /// Brings in a message as a new event: its time is the smallest element, in `Ord`, of the
+    /// [frontier](Self::frontier), or after all ingress has closed the last there was.
+    ///
+    /// # Panics
+    ///
+    /// After all ingress has closed, if the handler did not say that it [awaits](Awaits::events) any.
+    pub fn event(&mut self, message: M) {
+        self.flow.event(message);
+    }
+
+    /// Like [`event`](Self::event), to be handled before everything that waits here. The message must
+    /// be one that this worker handles.
+    pub fn event_first(&mut self, message: M) {
+        self.flow.event_first(message);
+    }
+
+    /// The time that is held.
+    pub fn time_of(&self, held: &Held) -> &T {
+        self.flow.time(held.time)
+    }
+
+    /// Brings in a message at a time that was held. It must be one that this worker handles.
+    pub fn resume(&mut self, held: Held, message: M) {
+        self.flow.resume(held, message);
+    }
+
+    /// Like [`resume`](Self::resume), to be handled before everything that waits here. Of several
+    /// such, those that were brought in earlier come earlier.
+    pub fn resume_first(&mut self, held: Held, message: M) {
+        self.flow.resume_first(held, message);
+    }
+
+    /// Gives a held time back without a message. What is [emitted](Handler::emit) at it in the same
+    /// activation still leaves at it.
+    pub fn release(&mut self, held: Held) {
+        self.flow.release(held);
+    }
+}
+
+impl<T: Timestamp, M> std::fmt::Debug for Inbox<'_, T, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("frontier", &self.frontier()).finish_non_exhaustive()
+    }
+}
+
 /// Where a message that is being handled sends others, and what it may know of time.
 pub struct Outbox<'a, T: Timestamp, M> {
     pub(crate) flow: &'a mut Flow<T, M>,
@@ -120,6 +235,42 @@ impl<T: Timestamp, M> Outbox<'_, T, M> {
     #[inline]
     pub fn send(&mut self, message: M) {
         self.flow.send(message, self.time);
+    }
+
+    /// Keeps this message's time alive for something that was begun and will be waited for.
+    pub fn hold(&mut self) -> Held {
+        self.flow.hold(self.time, false)
+    }
+
+    /// Keeps this message's time alive because the message itself was not handled yet. `record` says
+    /// that it is an ingress record: the [frontier](Self::frontier) that handlers see does not pass it
+    /// then.
+    pub fn put_off(&mut self, record: bool) -> Held {
+        self.flow.hold(self.time, record)
+    }
+
+    /// The time that is held.
+    pub fn time_of(&self, held: &Held) -> &T {
+        self.flow.time(held.time)
+    }
+
+    /// Brings in a message at a time that was held, to be handled before everything that waits here,
+    /// whatever becomes of the message that is being handled. Of several such, those that were
+    /// brought in earlier come earlier.
+    pub fn resume_first(&mut self, held: Held, message: M) {
+        self.flow.resume_first(held, message);
+    }
+
+    /// Brings in a message as a new event, to be handled before everything that waits here.
+    pub fn event_first(&mut self, message: M) {
+        self.flow.keep_event_time(self.time);
+        self.flow.event_first(message);
+    }
+
+    /// Says that the handler will [await](Awaits::events) an event from now on: the loop keeps the
+    /// right to make one.
+    pub fn expect_event(&mut self) {
+        self.flow.keep_event_time(self.time);
     }
 }
 

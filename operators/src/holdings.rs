@@ -24,11 +24,6 @@ pub(crate) struct Holdings<T: Timestamp, const PORTS: usize> {
 }
 
 impl<T: Timestamp, const PORTS: usize> Holdings<T, PORTS> {
-    /// Holds nothing.
-    pub(crate) fn none() -> Self {
-        Holdings { turn: Turn::default(), held: Vec::new() }
-    }
-
     /// Holds what an operator is born with.
     pub(crate) fn born(capabilities: Vec<Capability<Product<T, Turn>>>) -> Self {
         let capabilities = capabilities.try_into().unwrap_or_else(|found: Vec<_>| {

@@ -50,6 +50,7 @@ use crate::handler::Handler;
 use crate::holdings::Holdings;
 use crate::record::{Addressed, Admitted, Record, Signal};
 use crate::turn::{Hops, Turn};
+use crate::waker::{Alarm, Waker};
 
 /// One stream into a loop: its name, its records, and how a record becomes a message.
 pub struct Ingress<'scope, T: Timestamp, D, M> {
@@ -281,21 +282,26 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
     let mut records: Batching<T, Record<T, H::Message>> = OutputBuilder::from(ends.records);
     let mut outputs: Batching<T, H::Output> = OutputBuilder::from(ends.outputs);
     let mut signals: Batching<T, Addressed<H::Failure>> = OutputBuilder::from(ends.signals);
-    let activator = scope.activator_for(builder.operator_info().address);
+    let address = builder.operator_info().address;
+    let waker = Waker::new(scope.worker().sync_activator_for(address.to_vec()));
+    let mut alarm = Alarm::new(scope.activator_for(Rc::clone(&address)));
+    let activator = scope.activator_for(address);
 
     builder.build(move |mut born| {
         let spin = config.spin;
         #[cfg(test)]
         let capabilities_stay = config.capabilities_stay;
         let mut engine = Engine::new(handler, config, worker, peers);
-        let mut holdings = Holdings::<T, 2>::none();
+        engine.handler.connect(waker.clone());
         // Signals concern no time in particular, and no frontier that anybody looks at depends on
         // them: one capability serves until the loop is over.
         let mut signalling = born.pop();
-        drop(born);
+        // The others follow the ingress frontier, so that events can happen that no record causes.
+        let mut holdings = Holdings::<T, 2>::born(born);
         let mut idle_since: Option<Instant> = None;
         let mut steps_stopped = 0;
         move |frontiers| {
+            waker.clear();
             heard.for_each(|_, signals| {
                 for signal in signals.drain(..) {
                     match signal.signal {
@@ -304,7 +310,10 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                         }
                         Signal::Arrived { by, records } => engine.note_arrived(by, records),
                         // These are for the gates.
-                        Signal::Credit { .. } | Signal::Pause { .. } | Signal::Resume { .. } => {}
+                        Signal::Credit { .. }
+                        | Signal::Pause { .. }
+                        | Signal::Resume { .. }
+                        | Signal::Class { .. } => {}
                     }
                 }
             });
@@ -360,6 +369,9 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 holdings.follow(engine.settle());
             }
 
+            if failure.is_none() {
+                engine.poll();
+            }
             let worked = engine.has_work();
             if failure.is_none() && worked {
                 let mut output = records.activate();
@@ -378,6 +390,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 activator.activate();
                 return;
             }
+            let awaits = engine.awaits();
             holdings.follow(engine.settle());
 
             // STEP 6: a cut is complete when nothing white for it can arrive.
@@ -387,6 +400,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             if !engine.has_work() && frontiers[..2].iter().all(|frontier| frontier.is_empty()) {
                 signalling = None;
             }
+            alarm.set(awaits.poll_after);
             if engine.has_work() {
                 activator.activate();
                 idle_since = None;
@@ -457,6 +471,12 @@ fn tell<T: Timestamp, H: Handler<T>>(
             give(Addressed { worker, signal });
         }
     }
+    let to_all = everybody.clone();
+    engine.handler.classes_changed(&mut |class, held_back| {
+        for worker in to_all.clone() {
+            give(Addressed { worker, signal: Signal::Class { by, class, held_back } });
+        }
+    });
     if let Some(failure) = failure {
         for worker in everybody {
             give(Addressed { worker, signal: Signal::Stop(failure.clone()) });

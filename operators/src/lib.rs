@@ -28,10 +28,12 @@ mod keyed_loop;
 mod live_times;
 mod record;
 mod turn;
+mod waker;
 
 pub use config::LoopConfig;
 pub use demux::Demux;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
-pub use handler::{Handler, Outbox, Verdict, Weight};
+pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
 pub use keyed_loop::{Announcements, Ingress, KeyedLoop, LoopParts, keyed_loop};
 pub use turn::{Hops, Turn};
+pub use waker::Waker;

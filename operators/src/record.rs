@@ -40,6 +40,8 @@ pub(crate) enum Signal<F> {
     Pause { by: u32 },
     /// Worker `by` has room again.
     Resume { by: u32 },
+    /// Worker `by` begins or ceases to have gates hold back messages of a class.
+    Class { by: u32, class: u32, held_back: bool },
     /// The loop has stopped.
     Stop(F),
 }
