@@ -69,6 +69,16 @@ pub enum Reason {
     /// A chain of messages was longer than [`depth_max`](crate::Limits::depth_max).
     #[error("the chain of messages that led here is longer than {0}")]
     TooDeep(u32),
+    /// The function began an asynchronous operation without declaring that it does.
+    #[error("the function began an asynchronous operation, which it does not declare")]
+    UndeclaredOperation,
+    /// An asynchronous operation ended and nothing could be made of its outcome.
+    #[error("an asynchronous operation ended without a result: {0}")]
+    NoResult(String),
+    /// More delayed messages would have waited on the worker than
+    /// [`delayed_messages_max`](crate::Limits::delayed_messages_max) allows.
+    #[error("more than {0} delayed messages would wait on this worker")]
+    TooManyDelayed(usize),
     /// More waited on the worker than [`loop_bytes_hard`](crate::Limits::loop_bytes_hard) allows.
     #[error("more messages wait on this worker than its hard limit allows")]
     Full,
@@ -101,4 +111,17 @@ pub enum OnFailure {
     Stop,
     /// Give the message up: it becomes a dead letter, and the next one is handled.
     DeadLetter,
+    /// Give the message up without a trace but a line in the log, and handle the next one.
+    Skip,
+}
+
+/// An error and what caused it, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     DuplicateEgress(String),
     #[error("state \"{state}\" of function type \"{function}\" is declared twice")]
     DuplicateState { function: String, state: String },
+    #[error("function \"{0}\" declares asynchronous operations, but no runtime was given")]
+    NoRuntime(String),
     #[error("there is no ingress: functions need at least one stream of messages")]
     NoIngress,
     #[error("egress \"{0}\" is not bound")]
@@ -45,6 +47,11 @@ impl Error {
     /// A function declared two states of one name.
     pub fn is_duplicate_state(&self) -> bool {
         matches!(self.0, Kind::DuplicateState { .. })
+    }
+
+    /// A function declares asynchronous operations, and the program gave no runtime to run them on.
+    pub fn is_no_runtime(&self) -> bool {
+        matches!(self.0, Kind::NoRuntime(_))
     }
 
     /// No stream was given.

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::rc::Rc;
 
-use crate::dead_letter::{OnFailure, Reason};
+use crate::dead_letter::{OnFailure, Reason, chain};
 use crate::dispatch::Context;
 use crate::message::Carries;
+use crate::retry::Retry;
 use crate::state::Declared;
 use crate::value::{Value, ValueSpec};
 
@@ -19,6 +21,25 @@ pub(crate) struct Body<M, T> {
     pub(crate) run: Box<Run<M, T>>,
     pub(crate) values: Vec<Declared>,
     pub(crate) on_failure: OnFailure,
+    pub(crate) retry: Retry,
+    /// How many asynchronous operations it may have under way on a worker; 0 if it declares none.
+    pub(crate) operations_max: usize,
+    /// Whether what it waits for does not hold back the time it began at.
+    pub(crate) detached: bool,
+}
+
+impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
+    /// The same function in a program whose messages carry the function's.
+    pub(crate) fn carried_by<M: Carries<N> + 'static>(self: Rc<Self>) -> Body<M, T> {
+        let (values, on_failure) = (self.values.clone(), self.on_failure);
+        let (retry, operations_max, detached) =
+            (self.retry.clone(), self.operations_max, self.detached);
+        let run = move |context: &mut Context<'_, M, T>, message: &M| {
+            let run = |input: &N| context.with_mapped(|context| (self.run)(context, input));
+            message.unpack(run).unwrap_or_else(|mismatch| Err(Reason::WrongInput(mismatch)))
+        };
+        Body { run: Box::new(run), values, on_failure, retry, operations_max, detached }
+    }
 }
 
 /// A function: code that handles one message at a time, the values it keeps for each address, and
@@ -66,7 +87,14 @@ where
             Ok(Err(error)) => Err(Reason::Failed(chain(&*error))),
             Err(mismatch) => Err(Reason::WrongInput(mismatch)),
         };
-        let body = Body { run: Box::new(run), values: Vec::new(), on_failure: OnFailure::Stop };
+        let body = Body {
+            run: Box::new(run),
+            values: Vec::new(),
+            on_failure: OnFailure::Stop,
+            retry: Retry::attempts(1),
+            operations_max: 0,
+            detached: false,
+        };
         Function { body, input: PhantomData }
     }
 
@@ -77,10 +105,42 @@ where
         self
     }
 
-    /// Says what happens when the function fails. Default: [`OnFailure::Stop`].
+    /// Says what happens when the function fails, after the last attempt. Default:
+    /// [`OnFailure::Stop`].
     #[must_use]
     pub fn on_failure(mut self, policy: OnFailure) -> Self {
         self.body.on_failure = policy;
+        self
+    }
+
+    /// Has a message that fails tried again. Default: a single attempt.
+    ///
+    /// Later messages of its address wait until it succeeds or is given up; other addresses do not.
+    /// Its ingress time waits as well, and so does the frontier, unless the function is
+    /// [detached](Self::detached). Misuse, such as an undeclared state, is not tried again.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.body.retry = retry;
+        self
+    }
+
+    /// Declares that the function [begins asynchronous operations](Context::start), and how many may
+    /// be under way on a worker at once; 0 counts as 1.
+    ///
+    /// What it begins beyond that waits for its turn. Meanwhile gates hold back its ingress, and that
+    /// of nobody else.
+    #[must_use]
+    pub fn operations(mut self, under_way_max: usize) -> Self {
+        self.body.operations_max = under_way_max.max(1);
+        self
+    }
+
+    /// Has the outcome of an asynchronous operation, or another attempt at a message, be a new event,
+    /// as a delayed message is: it happens at a later ingress time, and does not hold back the time
+    /// of what caused it.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.body.detached = true;
         self
     }
 }
@@ -93,15 +153,4 @@ impl<M, I, T> fmt::Debug for Function<M, I, T> {
             .field("on_failure", &self.body.on_failure)
             .finish_non_exhaustive()
     }
-}
-
-/// An error and what caused it, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::address::{self, FunctionType, Namespace};
+use tokio::runtime::Handle;
+
+use crate::address::{self, FunctionType, Namespace, TypeName};
 use crate::clock::Clock;
 use crate::dead_letter::OnFailure;
 use crate::dispatch::ErasedEgress;
@@ -45,8 +47,29 @@ pub struct Limits {
     /// What becomes of messages above [`loop_bytes_hard`](Self::loop_bytes_hard). Default: stop.
     pub when_full: OnFailure,
     /// How many messages may lead to one another before the last becomes a dead letter. Default
-    /// `u32::MAX`, which stands for no limit: functions may message each other for ever.
+    /// `u32::MAX`, which stands for no limit: functions may message each other for ever. A delayed
+    /// message begins a new chain.
     pub depth_max: u32,
+    /// Delayed messages that may wait on a worker. An invocation that would send more fails. Default
+    /// 2,147,483,648.
+    pub delayed_messages_max: usize,
+    /// Asynchronous operations that may be under way on a worker. Those beyond wait for their turn. At
+    /// least one for each function that declares some; while a function has none under way, the others
+    /// leave a place for it. Default 32,768, as in StateFun.
+    pub operations_max: usize,
+}
+
+/// What becomes of delayed messages that still wait when all ingress has closed.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum AtClose {
+    /// They are sent off when they are due, and the dataflow lasts until then. A function that always
+    /// sends itself another makes it last for ever; it can see in an empty
+    /// [frontier](crate::Context::frontier) that ingress has closed.
+    #[default]
+    Wait,
+    /// They are sent off at once, in the order in which they would have been, and so is every message
+    /// that is sent with a delay from then on.
+    SendNow,
 }
 
 impl Default for Limits {
@@ -61,6 +84,8 @@ impl Default for Limits {
             loop_bytes_hard: limits.loop_bytes_hard,
             when_full: OnFailure::Stop,
             depth_max: u32::MAX,
+            delayed_messages_max: 1 << 31,
+            operations_max: 32_768,
         }
     }
 }
@@ -77,6 +102,8 @@ pub struct Functions<M, T = u64> {
     pub(crate) egresses: Vec<ErasedEgress<T>>,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
+    pub(crate) at_close: AtClose,
+    pub(crate) runtime: Option<Handle>,
     mistake: Option<Error>,
 }
 
@@ -90,6 +117,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             egresses: Vec::new(),
             limits: Limits::default(),
             clock: Clock::system(),
+            at_close: AtClose::Wait,
+            runtime: None,
             mistake: None,
         }
     }
@@ -108,11 +137,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         M: Carries<I>,
     {
         let name = to.as_str();
-        let twice = self.functions.iter().any(|(bound, _)| *bound == name);
         self.note(address::check("function type", name));
-        self.note(once(twice, || Kind::DuplicateFunction(to.name())));
         self.note(check_values(name, &function.body));
-        self.functions.push((name, Rc::new(function.body)));
+        self.bind(name, function.body);
         self
     }
 
@@ -125,22 +152,71 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         M: Carries<I>,
     {
         let name = to.name();
-        let twice = self.namespaces.iter().any(|(bound, _)| *bound == name);
         self.note(address::check_part("namespace", name));
-        self.note(once(twice, || Kind::DuplicateNamespace(name.to_owned())));
         self.note(check_values(name, &function.body));
-        self.namespaces.push((name, Rc::new(function.body)));
+        self.bind_namespace(name, function.body);
         self
     }
 
     /// Binds an egress, which functions can then emit to.
     #[must_use]
     pub fn egress<E: 'static>(mut self, egress: Egress<E>) -> Self {
-        let name = egress.name();
-        let twice = self.egresses.iter().any(|bound| bound.name == name);
-        self.note(address::check("egress", name));
-        self.note(once(twice, || Kind::DuplicateEgress(name.to_owned())));
-        self.egresses.push(ErasedEgress::new(egress));
+        self.note(address::check("egress", egress.name()));
+        self.bind_egress(ErasedEgress::new(egress));
+        self
+    }
+
+    /// Binds the functions and egresses of a bundle: functions whose messages are of type `N`, which
+    /// this program's messages carry.
+    ///
+    /// A bundle is built as a program's functions are, often by another crate. Its functions send and
+    /// take its own messages, which travel as this program's. Its name, limits, clock and runtime are
+    /// not used: those of the program hold.
+    ///
+    /// ```
+    /// use timely_statefun::{Function, Functions, FunctionType};
+    ///
+    /// mod audit {
+    ///     use super::*;
+    ///     pub const BOOK: FunctionType<u64> = FunctionType::new("audit/book");
+    ///     pub fn functions() -> Functions<u64> {
+    ///         Functions::new().embedded(BOOK, Function::new(|_, _: &u64| Ok(())))
+    ///     }
+    /// }
+    ///
+    /// timely_statefun::messages! {
+    ///     /// What travels in the shop.
+    ///     #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+    ///     enum Message {
+    ///         Order(String),
+    ///         Audit(u64),
+    ///     }
+    /// }
+    ///
+    /// const SHOP: FunctionType<String> = FunctionType::new("example/shop");
+    ///
+    /// let shop = Function::new(|context, order: &String| {
+    ///     context.send(audit::BOOK, "today", order.len() as u64);
+    ///     Ok(())
+    /// });
+    /// let functions = Functions::<Message>::new().embedded(SHOP, shop).bundle(audit::functions());
+    /// functions.check().unwrap();
+    /// ```
+    #[must_use]
+    pub fn bundle<N: 'static>(mut self, bundle: Functions<N, T>) -> Self
+    where
+        M: Carries<N>,
+    {
+        for (name, body) in bundle.functions {
+            self.bind(name, body.carried_by());
+        }
+        for (name, body) in bundle.namespaces {
+            self.bind_namespace(name, body.carried_by());
+        }
+        for egress in bundle.egresses {
+            self.bind_egress(egress);
+        }
+        self.note(bundle.mistake.map_or(Ok(()), Err));
         self
     }
 
@@ -158,13 +234,55 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
+    /// Says what becomes of delayed messages that still wait when all ingress has closed. Default:
+    /// [`AtClose::Wait`].
+    #[must_use]
+    pub fn at_close(mut self, delayed: AtClose) -> Self {
+        self.at_close = delayed;
+        self
+    }
+
+    /// Sets the runtime that asynchronous operations run on. It must live as long as the dataflow: one
+    /// that is shut down before stops the program.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
     /// Checks what was bound so far.
     ///
     /// # Errors
     ///
     /// The first mistake that was made.
     pub fn check(&self) -> Result<(), Error> {
-        self.mistake.clone().map_or(Ok(()), Err)
+        self.mistake.clone().map_or(Ok(()), Err)?;
+        let bound = self.functions.iter().chain(&self.namespaces);
+        let mut in_need = bound.filter(|(_, body)| body.operations_max > 0);
+        match in_need.next() {
+            Some((name, _)) if self.runtime.is_none() => {
+                Err(Kind::NoRuntime((*name).to_owned()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn bind(&mut self, name: &'static str, body: Body<M, T>) {
+        let twice = self.functions.iter().any(|(bound, _)| *bound == name);
+        self.note(once(twice, || Kind::DuplicateFunction(TypeName::fixed(name))));
+        self.functions.push((name, Rc::new(body)));
+    }
+
+    fn bind_namespace(&mut self, name: &'static str, body: Body<M, T>) {
+        let twice = self.namespaces.iter().any(|(bound, _)| *bound == name);
+        self.note(once(twice, || Kind::DuplicateNamespace(name.to_owned())));
+        self.namespaces.push((name, Rc::new(body)));
+    }
+
+    fn bind_egress(&mut self, egress: ErasedEgress<T>) {
+        let twice = self.egresses.iter().any(|bound| bound.name == egress.name);
+        self.note(once(twice, || Kind::DuplicateEgress(egress.name.to_owned())));
+        self.egresses.push(egress);
     }
 
     fn note(&mut self, result: Result<(), Error>) {

@@ -581,6 +581,7 @@ mod function;
 mod functions;
 mod message;
 mod placement;
+mod retry;
 mod state;
 mod value;
 
@@ -588,13 +589,14 @@ pub use address::{Address, FunctionType, Id, Namespace, TypeName};
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{Egresses, Handle, StatefulFunctions};
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
-pub use dispatch::{Context, NoCaller};
+pub use dispatch::{Context, NoCaller, Outcome, TokenInUse};
 pub use egress::Egress;
 pub use error::Error;
 pub use function::{Function, FunctionResult};
-pub use functions::{Functions, Limits};
+pub use functions::{AtClose, Functions, Limits};
 pub use message::{Carries, Envelope, Mismatch};
 pub use placement::BINS;
+pub use retry::Retry;
 pub use timely_statefun_operators::{LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use value::{Named, Value, ValueSpec};
 

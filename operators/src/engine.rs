@@ -445,10 +445,12 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     }
 
     /// Has the handler bring in what comes neither through a stream nor from a message.
-    pub(crate) fn poll(&mut self) {
-        self.handler.poll(&mut Inbox { flow: &mut self.flow });
+    #[must_use]
+    pub(crate) fn poll(&mut self) -> Option<H::Failure> {
+        let result = self.handler.poll(&mut Inbox { flow: &mut self.flow });
         self.pushed += std::mem::take(&mut self.flow.polled);
         self.place_first();
+        result.err()
     }
 
     /// Puts what comes first before all that waits; milestones wait for it as well.

@@ -43,8 +43,13 @@ pub trait Handler<T: Timestamp>: 'static {
 
     /// Called at the beginning of every activation: brings in messages that come neither through a
     /// stream nor from another message, such as results that were waited for, or what is due.
-    fn poll(&mut self, inbox: &mut Inbox<'_, T, Self::Message>) {
+    ///
+    /// # Errors
+    ///
+    /// What stops the loop on every worker.
+    fn poll(&mut self, inbox: &mut Inbox<'_, T, Self::Message>) -> Result<(), Self::Failure> {
         let _ = inbox;
+        Ok(())
     }
 
     /// What the handler waits for. Asked at the end of every activation.

@@ -370,7 +370,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             }
 
             if failure.is_none() {
-                engine.poll();
+                failure = engine.poll();
             }
             let worked = engine.has_work();
             if failure.is_none() && worked {

@@ -6,15 +6,22 @@ use std::rc::Rc;
 
 use timely::ExchangeData;
 use timely::progress::Timestamp;
-use timely_statefun_operators::{Handler, Outbox, Verdict};
+use timely_statefun_operators::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Waker};
 
-use crate::dataflow::egresses::dead_letters;
+use super::egresses::dead_letters;
+use super::operations::Runner;
+use crate::clock::Clock;
 use crate::dead_letter::Stopped;
-use crate::dispatch::{Batch, Bound, Dispatcher, Egresses, Names, Outcome, Routed, Surroundings};
-use crate::functions::Functions;
+use crate::dispatch::Surroundings;
+use crate::dispatch::{self, Batch, Bound, Dispatcher, Egresses, Entrance, Names, Routed};
+use crate::functions::{AtClose, Functions};
 use crate::placement;
 
-pub(super) struct FunctionHandler<M, T>(Dispatcher<M, T>);
+pub(super) struct FunctionHandler<M, T> {
+    dispatcher: Dispatcher<M, T, Held>,
+    clock: Clock,
+    operations: Runner<M>,
+}
 
 impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
     pub(super) fn new(
@@ -28,15 +35,30 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
             functions: named.map(|(name, body)| (crate::TypeName::fixed(name), body)).collect(),
             namespaces: functions.namespaces,
             depth_max: functions.limits.depth_max,
+            delayed_messages_max: functions.limits.delayed_messages_max,
+            operations_max: functions.limits.operations_max,
+            hurry_at_close: functions.at_close == AtClose::SendNow,
             when_full: functions.limits.when_full,
             worker,
         };
         let egresses = Egresses::new(functions.egresses, dead_letters::<M>(), dead_letters_read);
-        FunctionHandler(Dispatcher::new(bound, names, egresses))
+        FunctionHandler {
+            dispatcher: Dispatcher::new(bound, names, egresses),
+            clock: functions.clock,
+            operations: Runner::new(functions.runtime),
+        }
+    }
+
+    fn start_operations(&mut self) {
+        for (key, task) in self.dispatcher.startable() {
+            self.operations.start(key, task);
+        }
     }
 }
 
 impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
+    type Held = Held;
+
     fn time(&self) -> &T {
         Outbox::time(self)
     }
@@ -48,13 +70,62 @@ impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
     fn send(&mut self, message: Routed<M>) {
         Outbox::send(self, message);
     }
+
+    fn hold(&mut self) -> Held {
+        Outbox::hold(self)
+    }
+
+    fn put_off(&mut self, record: bool) -> Held {
+        Outbox::put_off(self, record)
+    }
+
+    fn resume_first(&mut self, held: Option<Held>, message: Routed<M>) {
+        match held {
+            Some(held) => Outbox::resume_first(self, held, message),
+            None => self.event_first(message),
+        }
+    }
+
+    fn expect_event(&mut self) {
+        Outbox::expect_event(self);
+    }
 }
 
-fn verdict(outcome: Outcome) -> Verdict<Stopped> {
-    match outcome {
-        Outcome::Done => Verdict::Done,
-        Outcome::GivenUp => Verdict::Undone,
-        Outcome::Stop(stopped) => Verdict::Stop(stopped),
+impl<M, T: Timestamp> Entrance<M> for Inbox<'_, T, Routed<M>> {
+    type Held = Held;
+
+    fn ingress_is_over(&self) -> bool {
+        self.frontier().is_empty()
+    }
+
+    fn room(&self) -> usize {
+        Inbox::room(self)
+    }
+
+    fn event(&mut self, message: Routed<M>) {
+        Inbox::event(self, message);
+    }
+
+    fn resume(&mut self, held: Option<Held>, message: Routed<M>) {
+        match held {
+            Some(held) => Inbox::resume(self, held, message),
+            None => Inbox::event(self, message),
+        }
+    }
+
+    fn resume_first(&mut self, held: Option<Held>, message: Routed<M>) {
+        match held {
+            Some(held) => Inbox::resume_first(self, held, message),
+            None => self.event_first(message),
+        }
+    }
+}
+
+fn verdict(verdict: dispatch::Verdict) -> Verdict<Stopped> {
+    match verdict {
+        dispatch::Verdict::Done => Verdict::Done,
+        dispatch::Verdict::GivenUp => Verdict::Undone,
+        dispatch::Verdict::Stop(stopped) => Verdict::Stop(stopped),
     }
 }
 
@@ -72,21 +143,58 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         message: Routed<M>,
         outbox: &mut Outbox<'_, T, Routed<M>>,
     ) -> Verdict<Stopped> {
-        verdict(self.0.deliver(message, outbox))
+        let verdict = verdict(self.dispatcher.deliver(message, outbox));
+        if self.dispatcher.has_startable() {
+            self.start_operations();
+        }
+        verdict
+    }
+
+    fn class(message: &Routed<M>) -> u32 {
+        message.head.function
+    }
+
+    fn classes_changed(&mut self, changed: &mut dyn FnMut(u32, bool)) {
+        self.dispatcher.held_back_changed(changed);
+    }
+
+    fn connect(&mut self, waker: Waker) {
+        let turned = waker.clone();
+        self.clock.on_turn(move || turned.wake());
+        self.operations.connect(waker);
+    }
+
+    fn poll(&mut self, inbox: &mut Inbox<'_, T, Routed<M>>) -> Result<(), Stopped> {
+        self.dispatcher.note_time(self.clock.now_ms());
+        for (key, outcome) in self.operations.ended() {
+            if let dispatch::Verdict::Stop(stopped) =
+                self.dispatcher.end_operation(key, outcome, inbox)
+            {
+                return Err(stopped);
+            }
+        }
+        self.dispatcher.poll(inbox);
+        self.start_operations();
+        Ok(())
+    }
+
+    fn awaits(&self) -> Awaits {
+        let poll_after = self.dispatcher.wake_at().and_then(|due_ms| self.clock.until(due_ms));
+        Awaits { events: self.dispatcher.awaits_events(), poll_after }
     }
 
     fn foresee<'a>(&mut self, upcoming: impl Iterator<Item = &'a Routed<M>>)
     where
         M: 'a,
     {
-        self.0.foresee(upcoming);
+        self.dispatcher.foresee(upcoming);
     }
 
     fn refuse(&mut self, message: Routed<M>, time: &T) -> Verdict<Stopped> {
-        verdict(self.0.refuse(message, time))
+        verdict(self.dispatcher.refuse(message, time))
     }
 
     fn emit(&mut self, emitter: &mut dyn FnMut(&T, Batch)) {
-        self.0.drain_egresses(emitter);
+        self.dispatcher.drain_egresses(emitter);
     }
 }

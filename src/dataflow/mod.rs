@@ -3,6 +3,7 @@
 
 mod egresses;
 mod handler;
+mod operations;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -54,7 +55,8 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
     functions.check()?;
     let scope = streams.first().ok_or(Kind::NoIngress)?.scope();
     let bound = functions.functions.iter().map(|(name, _)| crate::TypeName::fixed(name));
-    let names = Names::new(bound);
+    let namespaces = functions.namespaces.iter().map(|(name, _)| *name);
+    let names = Names::new(bound, namespaces.collect());
     let ingresses = streams.into_iter().enumerate().map(|(number, stream)| {
         let mut names = names.clone();
         let name = format!("{} {number}", functions.name);

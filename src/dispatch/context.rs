@@ -1,8 +1,9 @@
 //! What a function sees and can do while it handles one message.
 
+use super::effects::{Mapped, Reach};
 use super::egresses::{self, Egresses};
 use super::names::Names;
-use super::{Head, NOBODY, Routed, Surroundings, TypeIndex};
+use super::{Head, NOBODY, Routed, TypeIndex};
 use crate::address::{Address, FunctionType, Id, Namespace};
 use crate::dead_letter::Reason;
 use crate::egress::Egress;
@@ -26,7 +27,10 @@ pub struct Context<'a, M, T = u64> {
     pub(super) state: &'a mut FunctionState,
     pub(super) names: &'a mut Names,
     pub(super) egresses: &'a mut Egresses<T>,
-    pub(super) surroundings: &'a mut dyn Surroundings<M, T>,
+    pub(super) reach: &'a mut dyn Reach<M, T>,
+    pub(super) delayed_max: usize,
+    /// Whether the function declares asynchronous operations.
+    pub(super) operations: bool,
     /// The first misuse of state or an egress.
     pub(super) mistake: &'a mut Option<Reason>,
 }
@@ -50,7 +54,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     /// The ingress time: the timestamp of the record that caused this message, directly or through
     /// others. What is sent and emitted now has the same.
     pub fn time(&self) -> &T {
-        self.surroundings.time()
+        self.reach.time()
     }
 
     /// What time it is by the program's [clock](crate::Functions::clock), in milliseconds since the
@@ -64,7 +68,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     ///
     /// Messages that earlier records caused may still be under way.
     pub fn frontier(&self) -> &[T] {
-        self.surroundings.frontier()
+        self.reach.frontier()
     }
 
     /// Sends a message to a function.
@@ -120,22 +124,51 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     }
 
     fn dispatch(&mut self, target_type: TypeIndex, target: Id, message: M) {
+        let routed = self.routed(target_type, target, message);
+        self.reach.send(routed);
+    }
+
+    /// A message from here.
+    pub(super) fn routed(&self, target_type: TypeIndex, target: Id, message: M) -> Routed<M> {
         let caller_type = self.head.target_type;
         let head = Head {
             target_type,
             caller_type,
             depth: self.head.depth.saturating_add(1),
+            function: self.names.function(target_type),
             hash: placement::hash(&target),
             target,
             caller: self.head.target.clone(),
             names: self.names.travelling(target_type, caller_type),
         };
-        self.surroundings.send(Routed { head, message });
+        Routed { head, message }
+    }
+
+    /// The same context for a function whose messages are carried by this program's.
+    pub(crate) fn with_mapped<N: 'static, R>(
+        &mut self,
+        run: impl FnOnce(&mut Context<'_, N, T>) -> R,
+    ) -> R
+    where
+        M: Carries<N> + 'static,
+    {
+        run(&mut Context {
+            head: self.head,
+            now_ms: self.now_ms,
+            cursor: &mut *self.cursor,
+            state: &mut *self.state,
+            names: &mut *self.names,
+            egresses: &mut *self.egresses,
+            reach: &mut Mapped::<M, N, T>::new(&mut *self.reach),
+            delayed_max: self.delayed_max,
+            operations: self.operations,
+            mistake: &mut *self.mistake,
+        })
     }
 
     /// Emits a record, which leaves at this message's [time](Self::time).
     pub fn emit<E: 'static>(&mut self, egress: Egress<E>, record: E) {
-        let emitted = self.egresses.emit(egress, self.surroundings.time(), record);
+        let emitted = self.egresses.emit(egress, self.reach.time(), record);
         if let Err(mistake) = emitted {
             let egress = egress.name();
             self.mistake.get_or_insert(match mistake {

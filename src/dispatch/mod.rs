@@ -5,8 +5,13 @@
 //! through [`Surroundings`], and what it emits waits until it is asked for.
 
 mod context;
+mod delayed;
+mod effects;
 mod egresses;
+mod later;
+mod mailboxes;
 mod names;
+mod operations;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -15,13 +20,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use context::{Context, NoCaller};
+pub use delayed::TokenInUse;
 pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
 pub(crate) use names::Names;
+pub use operations::Outcome;
+pub(crate) use operations::{OperationKey, Task};
 
 use crate::address::{Id, TypeName};
 use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 use crate::function::Body;
 use crate::state::{FunctionState, Slot};
+use effects::{Effects, Reached};
+use later::Later;
+use mailboxes::{Arrival, Mailboxes};
+use operations::Operations;
 
 /// The number of a function type on one worker. Types bound by themselves have the same numbers on
 /// every worker; others are numbered as they appear, and travel by name.
@@ -44,6 +56,8 @@ pub(crate) struct Head {
     pub(crate) caller_type: TypeIndex,
     /// How many messages led to this one.
     pub(crate) depth: u32,
+    /// The number of the function that the target's type is bound to, the same on every worker.
+    pub(crate) function: u32,
     /// The hash of the target's id: it places the message and finds its state.
     pub(crate) hash: u64,
     pub(crate) target: Id,
@@ -52,15 +66,44 @@ pub(crate) struct Head {
     pub(crate) names: Option<Arc<(TypeName, Option<TypeName>)>>,
 }
 
-/// What a running function can reach beyond its own state.
+/// What a message that is being handled can reach outside this room.
 pub(crate) trait Surroundings<M, T> {
+    /// Keeps an ingress time alive.
+    type Held;
+
     fn time(&self) -> &T;
     fn frontier(&self) -> &[T];
     fn send(&mut self, message: Routed<M>);
+    /// Keeps the message's time for something that was begun.
+    fn hold(&mut self) -> Self::Held;
+    /// Keeps the message's time for the message itself. `record` says that it came from ingress.
+    fn put_off(&mut self, record: bool) -> Self::Held;
+    /// Brings in a message of this worker before all others: at the time held for it, or as a new
+    /// event.
+    fn resume_first(&mut self, held: Option<Self::Held>, message: Routed<M>);
+    /// Says that new events will come.
+    fn expect_event(&mut self);
+}
+
+/// Where messages come in that no other message sent just now.
+pub(crate) trait Entrance<M> {
+    /// Keeps an ingress time alive.
+    type Held;
+
+    /// Whether no ingress will come any more.
+    fn ingress_is_over(&self) -> bool;
+    /// How many more messages should be brought in now.
+    fn room(&self) -> usize;
+    /// Brings in a new event, for whichever worker.
+    fn event(&mut self, message: Routed<M>);
+    /// Brings in a message of this worker at the time held for it, or as a new event.
+    fn resume(&mut self, held: Option<Self::Held>, message: Routed<M>);
+    /// Like [`resume`](Self::resume), before all others.
+    fn resume_first(&mut self, held: Option<Self::Held>, message: Routed<M>);
 }
 
 /// What became of a message.
-pub(crate) enum Outcome {
+pub(crate) enum Verdict {
     /// It took effect.
     Done,
     /// It had none, and was given up.
@@ -74,6 +117,10 @@ pub(crate) struct Bound<M, T> {
     pub(crate) functions: Vec<(TypeName, Rc<Body<M, T>>)>,
     pub(crate) namespaces: Vec<(&'static str, Rc<Body<M, T>>)>,
     pub(crate) depth_max: u32,
+    pub(crate) delayed_messages_max: usize,
+    pub(crate) operations_max: usize,
+    /// Whether delayed messages are sent off at once when no ingress will come any more.
+    pub(crate) hurry_at_close: bool,
     pub(crate) when_full: OnFailure,
     pub(crate) worker: usize,
 }
@@ -83,12 +130,14 @@ struct Failure {
     reason: Reason,
     attempts: u32,
     on_failure: OnFailure,
+    /// Whether it may go better the next time.
+    may_pass: bool,
 }
 
 impl Failure {
     /// A message that nobody was tried on becomes a dead letter whatever is bound.
     fn untried(reason: Reason) -> Self {
-        Failure { reason, attempts: 0, on_failure: OnFailure::DeadLetter }
+        Failure { reason, attempts: 0, on_failure: OnFailure::DeadLetter, may_pass: false }
     }
 }
 
@@ -97,22 +146,41 @@ struct Entry<M, T> {
     state: FunctionState,
 }
 
-/// All functions of one worker.
-pub(crate) struct Dispatcher<M, T> {
+/// All functions of one worker. `H` keeps an ingress time alive.
+pub(crate) struct Dispatcher<M, T, H> {
     bound: Bound<M, T>,
     names: Names,
     entries: Vec<Entry<M, T>>,
     egresses: Egresses<T>,
     /// What time it is, in milliseconds since 1970.
     now_ms: u64,
+    later: Later<M>,
+    mailboxes: Mailboxes<M, H>,
+    operations: Operations<M, H>,
+    /// What the running invocation does; empty between invocations.
+    effects: Effects<M>,
     /// Scratch space of [`foresee`](Self::foresee).
     foreseen: Vec<(TypeIndex, Slot)>,
 }
 
-impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
+impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     pub(crate) fn new(bound: Bound<M, T>, names: Names, egresses: Egresses<T>) -> Self {
-        let (entries, foreseen) = (Vec::new(), Vec::new());
-        let mut dispatcher = Dispatcher { bound, names, entries, egresses, now_ms: 0, foreseen };
+        let functions = bound.functions.iter().map(|(_, body)| body);
+        let functions = functions.chain(bound.namespaces.iter().map(|(_, body)| body));
+        let maxima = functions.map(|body| body.operations_max);
+        let operations = Operations::new(bound.operations_max, maxima);
+        let mut dispatcher = Dispatcher {
+            bound,
+            names,
+            entries: Vec::new(),
+            egresses,
+            now_ms: 0,
+            later: Later::default(),
+            mailboxes: Mailboxes::default(),
+            operations,
+            effects: Effects::default(),
+            foreseen: Vec::new(),
+        };
         dispatcher.make_entries();
         dispatcher
     }
@@ -137,30 +205,69 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
     }
 
     /// Handles one message.
-    pub(crate) fn deliver(
-        &mut self,
-        mut routed: Routed<M>,
-        surroundings: &mut dyn Surroundings<M, T>,
-    ) -> Outcome {
-        match self.run(&mut routed, surroundings) {
-            Ok(()) => Outcome::Done,
-            Err(Failure { reason, attempts, on_failure }) => match on_failure {
-                OnFailure::Stop => self.stop(&routed, reason),
-                OnFailure::DeadLetter => {
-                    self.give_up(routed, reason, attempts, surroundings.time())
+    pub(crate) fn deliver<S>(&mut self, mut routed: Routed<M>, outside: &mut S) -> Verdict
+    where
+        S: Surroundings<M, T, Held = H>,
+    {
+        self.resolve(&mut routed.head);
+        let attempts = match self.mailboxes.meet(&routed.head) {
+            Arrival::Free => 0,
+            Arrival::Again(attempts) => attempts,
+            Arrival::Behind => {
+                let held = self.put_off(&routed.head, outside);
+                self.mailboxes.keep_behind(routed, held);
+                return Verdict::Done;
+            }
+        };
+        let result = self.run(&routed, attempts, outside);
+        if let Err(failure) = &result
+            && let Some(body) = &self.entries[routed.head.target_type as usize].body
+            && failure.may_pass
+            && body.retry.again_after(failure.attempts)
+        {
+            let body = Rc::clone(body);
+            let held = self.put_off(&routed.head, outside);
+            let (attempts, now_ms) = (failure.attempts, self.now_ms);
+            tracing::debug!(target = %self.names.target(&routed.head), reason = %failure.reason, attempts, "a message will be tried again");
+            self.mailboxes.keep_failed(routed, held, attempts, &body.retry, now_ms);
+            return Verdict::GivenUp;
+        }
+        if attempts > 0 && !matches!(&result, Err(Failure { on_failure: OnFailure::Stop, .. })) {
+            for (behind, held) in self.mailboxes.close(&routed.head) {
+                outside.resume_first(held, behind);
+            }
+        }
+        match result {
+            Ok(()) => Verdict::Done,
+            Err(Failure { reason, attempts, on_failure, .. }) => match on_failure {
+                OnFailure::Stop => self.stop(&routed.head, reason),
+                OnFailure::DeadLetter => self.give_up(routed, reason, attempts, outside.time()),
+                OnFailure::Skip => {
+                    let target = self.names.target(&routed.head);
+                    tracing::info!(%target, %reason, attempts, "a message was skipped");
+                    Verdict::GivenUp
                 }
             },
         }
     }
 
-    /// Runs the function of a message and makes what it did last, or undoes it.
+    /// Keeps a message's time while it waits, unless its function is detached.
+    fn put_off<S>(&self, head: &Head, outside: &mut S) -> Option<H>
+    where
+        S: Surroundings<M, T, Held = H>,
+    {
+        let body = self.entries[head.target_type as usize].body.as_ref();
+        if body.is_some_and(|body| body.detached) {
+            outside.expect_event();
+            None
+        } else {
+            Some(outside.put_off(head.depth == 0))
+        }
+    }
+
+    /// Makes sure that the numbers in a message's head mean something here.
     #[inline]
-    fn run(
-        &mut self,
-        routed: &mut Routed<M>,
-        surroundings: &mut dyn Surroundings<M, T>,
-    ) -> Result<(), Failure> {
-        let Routed { head, message } = routed;
+    fn resolve(&mut self, head: &mut Head) {
         if let Some(names) = head.names.take() {
             head.target_type = self.names.index(&names.0);
             head.caller_type = names.1.as_ref().map_or(NOBODY, |name| self.names.index(name));
@@ -168,6 +275,16 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
         if head.target_type as usize >= self.entries.len() {
             self.make_entries();
         }
+    }
+
+    /// Runs the function of a message and makes what it did last, or undoes it. `attempts` were made
+    /// before.
+    #[inline]
+    fn run<S>(&mut self, routed: &Routed<M>, attempts: u32, outside: &mut S) -> Result<(), Failure>
+    where
+        S: Surroundings<M, T, Held = H>,
+    {
+        let Routed { head, message } = routed;
         let Entry { body, state } = &mut self.entries[head.target_type as usize];
         let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
         if head.depth > self.bound.depth_max {
@@ -175,6 +292,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
         }
         let mut cursor = state.seek(&head.target, head.hash);
         let mut mistake = None;
+        let mut reached = Reached { outside, later: &self.later, effects: &mut self.effects };
         let mut context = Context {
             head,
             now_ms: self.now_ms,
@@ -182,7 +300,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
             state: &mut *state,
             names: &mut self.names,
             egresses: &mut self.egresses,
-            surroundings,
+            reach: &mut reached,
+            delayed_max: self.bound.delayed_messages_max,
+            operations: body.operations_max > 0,
             mistake: &mut mistake,
         };
         let run = AssertUnwindSafe(|| (body.run)(&mut context, message));
@@ -190,19 +310,113 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
             Ok(result) => result,
             Err(panic) => Err(Reason::Panicked(panic_message(&*panic))),
         };
+        let misused = mistake.is_some();
         // A mistake comes before whatever the function made of its consequences.
         match mistake.map_or(result, Err) {
             Ok(()) => {
                 state.commit(cursor);
                 self.egresses.commit();
+                if !(self.effects.delayed.is_empty() && self.effects.started.is_empty()) {
+                    self.take_effect(head, outside);
+                }
                 Ok(())
             }
             Err(reason) => {
                 state.rollback(cursor);
                 self.egresses.rollback();
-                Err(Failure { reason, attempts: 1, on_failure: body.on_failure })
+                self.effects.clear();
+                let may_pass = !misused && !matches!(reason, Reason::WrongInput(_));
+                let on_failure = body.on_failure;
+                Err(Failure { reason, attempts: attempts + 1, on_failure, may_pass })
             }
         }
+    }
+
+    /// Makes delayed messages and asynchronous operations of an invocation take effect.
+    #[cold]
+    fn take_effect<S>(&mut self, head: &Head, outside: &mut S)
+    where
+        S: Surroundings<M, T, Held = H>,
+    {
+        if !self.effects.delayed.is_empty() {
+            outside.expect_event();
+            self.later.apply(self.effects.delayed.drain(..));
+        }
+        let function = self.names.function(head.target_type) as usize;
+        let body = self.entries[head.target_type as usize].body.as_ref();
+        let detached = body.is_some_and(|body| body.detached);
+        for task in self.effects.started.drain(..) {
+            if detached {
+                outside.expect_event();
+            }
+            let held = (!detached).then(|| outside.hold());
+            self.operations.begin(function, head.clone(), held, task);
+        }
+    }
+
+    /// Brings in what is due: delayed messages, and messages that are tried again.
+    pub(crate) fn poll<E: Entrance<M, Held = H>>(&mut self, entrance: &mut E) {
+        while entrance.room() > 0
+            && let Some((routed, held)) = self.mailboxes.next_due(self.now_ms)
+        {
+            entrance.resume_first(held, routed);
+        }
+        let hurry = self.bound.hurry_at_close && entrance.ingress_is_over();
+        let until = if hurry { u64::MAX } else { self.now_ms };
+        while self.later.len() > 0
+            && entrance.room() > 0
+            && let Some(routed) = self.later.next_due(until)
+        {
+            entrance.event(routed);
+        }
+    }
+
+    /// Brings in the outcome of an asynchronous operation. `Err` tells why there is none, and stops
+    /// the program.
+    pub(crate) fn end_operation<E: Entrance<M, Held = H>>(
+        &mut self,
+        key: OperationKey,
+        outcome: Result<M, String>,
+        entrance: &mut E,
+    ) -> Verdict {
+        match outcome {
+            Ok(message) => {
+                let (routed, held) = self.operations.end(key, message);
+                entrance.resume(held, routed);
+                Verdict::Done
+            }
+            Err(reason) => {
+                let head = self.operations.end_without(key);
+                self.stop(&head, Reason::NoResult(reason))
+            }
+        }
+    }
+
+    /// Operations to start now.
+    #[inline]
+    pub(crate) fn startable(&mut self) -> Vec<(OperationKey, Task<M>)> {
+        self.operations.take_startable()
+    }
+
+    #[inline]
+    pub(crate) fn has_startable(&self) -> bool {
+        self.operations.has_startable()
+    }
+
+    /// Tells, once each, the functions whose ingress must begin or cease to be held back.
+    pub(crate) fn held_back_changed(&mut self, changed: &mut dyn FnMut(u32, bool)) {
+        self.operations.held_back_changed(changed);
+    }
+
+    /// Whether messages will be brought in as new events.
+    pub(crate) fn awaits_events(&self) -> bool {
+        self.later.len() > 0 || self.mailboxes.await_events() || self.operations.await_events()
+    }
+
+    /// When to poll again, in milliseconds since 1970.
+    pub(crate) fn wake_at(&self) -> Option<u64> {
+        let later = self.later.wake_at().into_iter();
+        later.chain(self.mailboxes.wake_at()).min()
     }
 
     /// Fetches the state of upcoming messages into the processor's caches.
@@ -228,10 +442,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
     }
 
     /// Gives up a message there is no room for.
-    pub(crate) fn refuse(&mut self, routed: Routed<M>, time: &T) -> Outcome {
+    pub(crate) fn refuse(&mut self, routed: Routed<M>, time: &T) -> Verdict {
         match self.bound.when_full {
-            OnFailure::Stop => self.stop(&routed, Reason::Full),
+            OnFailure::Stop => self.stop(&routed.head, Reason::Full),
             OnFailure::DeadLetter => self.give_up(routed, Reason::Full, 0, time),
+            OnFailure::Skip => Verdict::GivenUp,
         }
     }
 
@@ -240,12 +455,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
         self.egresses.drain(receive);
     }
 
-    fn stop(&self, routed: &Routed<M>, reason: Reason) -> Outcome {
+    fn stop(&self, head: &Head, reason: Reason) -> Verdict {
         let worker = self.bound.worker;
-        Outcome::Stop(Stopped { address: self.names.target(&routed.head), reason, worker })
+        Verdict::Stop(Stopped { address: self.names.target(head), reason, worker })
     }
 
-    fn give_up(&mut self, routed: Routed<M>, reason: Reason, attempts: u32, time: &T) -> Outcome {
+    fn give_up(&mut self, routed: Routed<M>, reason: Reason, attempts: u32, time: &T) -> Verdict {
         let Routed { head, message } = routed;
         let target = self.names.target(&head);
         let caller = self.names.caller(&head);
@@ -254,7 +469,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Dispatcher<M, T> {
         }
         let letter = DeadLetter { target, caller, message, reason, attempts };
         self.egresses.dead_letter(time.clone(), letter);
-        Outcome::GivenUp
+        Verdict::GivenUp
     }
 }
 

@@ -18,24 +18,40 @@ pub(crate) struct Names {
     by_name: HashMap<TypeName, TypeIndex>,
     /// How many are the same on every worker.
     shared: TypeIndex,
+    /// The number of the function that each type is bound to: the types bound by themselves come
+    /// first, then the namespaces. Those bound to nothing have [`NOBODY`].
+    functions: Vec<u32>,
+    namespaces: Vec<&'static str>,
     /// Constants by the address and length of their text, which never changes under them.
     constants: Box<[(usize, usize, TypeIndex); REMEMBERED]>,
 }
 
 impl Names {
     /// Numbers the function types that are bound by themselves, in the order given.
-    pub(crate) fn new(bound: impl Iterator<Item = TypeName>) -> Self {
+    pub(crate) fn new(
+        bound: impl Iterator<Item = TypeName>,
+        namespaces: Vec<&'static str>,
+    ) -> Self {
         let mut names = Names {
             names: Vec::new(),
             by_name: HashMap::new(),
             shared: 0,
+            functions: Vec::new(),
+            namespaces,
             constants: Box::new([(0, 0, NOBODY); REMEMBERED]),
         };
         for name in bound {
             names.index(&name);
         }
         names.shared = names.names.len() as TypeIndex;
+        names.functions = (0..names.shared).collect();
         names
+    }
+
+    /// The number of the function that a type is bound to.
+    #[inline]
+    pub(crate) fn function(&self, index: TypeIndex) -> u32 {
+        self.functions[index as usize]
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -52,6 +68,8 @@ impl Names {
             return *index;
         }
         let index = self.names.len() as TypeIndex;
+        let namespace = self.namespaces.iter().position(|namespace| *namespace == name.namespace());
+        self.functions.push(namespace.map_or(NOBODY, |at| self.shared + at as u32));
         self.names.push(name.clone());
         self.by_name.insert(name.clone(), index);
         index
@@ -97,6 +115,7 @@ impl Names {
             target_type,
             caller_type,
             depth: 0,
+            function: self.function(target_type),
             hash: placement::hash(&target.id),
             target: target.id,
             caller,

@@ -21,6 +21,8 @@ struct Outside {
 }
 
 impl Surroundings<i64, u32> for Outside {
+    type Held = u32;
+
     fn time(&self) -> &u32 {
         &self.time
     }
@@ -30,9 +32,19 @@ impl Surroundings<i64, u32> for Outside {
     fn send(&mut self, message: Routed<i64>) {
         self.sent.borrow_mut().push(message);
     }
+    fn hold(&mut self) -> u32 {
+        self.time
+    }
+    fn put_off(&mut self, _: bool) -> u32 {
+        self.time
+    }
+    fn resume_first(&mut self, _: Option<u32>, message: Routed<i64>) {
+        self.sent.borrow_mut().push(message);
+    }
+    fn expect_event(&mut self) {}
 }
 
-fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32>, Names) {
+fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32, u32>, Names) {
     // Adds up; fails, having written, sent and emitted, when a sum is negative.
     let counter = Function::<i64, i64, u32>::new(|context, amount: &i64| {
         let count = context.get(COUNT).copied().unwrap_or(0) + amount;
@@ -56,16 +68,19 @@ fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32>, N
         functions: vec![(COUNTER.name(), Rc::new(counter))],
         namespaces: vec![("plugins", Rc::new(plugin))],
         depth_max,
+        delayed_messages_max: 1000,
+        operations_max: 1,
+        hurry_at_close: false,
         when_full: OnFailure::Stop,
         worker: 3,
     };
-    let names = Names::new([COUNTER.name()].into_iter());
+    let names = Names::new([COUNTER.name()].into_iter(), vec!["plugins"]);
     let egresses = vec![ErasedEgress::new(COUNTS)];
     let egresses = Egresses::new(egresses, LETTERS, Rc::new(Cell::new(true)));
     (Dispatcher::new(bound, names.clone(), egresses), names)
 }
 
-fn drain(dispatcher: &mut Dispatcher<i64, u32>) -> (Vec<(u32, i64)>, Vec<DeadLetter<i64>>) {
+fn drain(dispatcher: &mut Dispatcher<i64, u32, u32>) -> (Vec<(u32, i64)>, Vec<DeadLetter<i64>>) {
     let (mut counts, mut letters) = (Vec::new(), Vec::new());
     dispatcher.drain_egresses(&mut |time, batch| match batch.egress {
         0 => {
@@ -78,11 +93,11 @@ fn drain(dispatcher: &mut Dispatcher<i64, u32>) -> (Vec<(u32, i64)>, Vec<DeadLet
 }
 
 fn deliver(
-    dispatcher: &mut Dispatcher<i64, u32>,
+    dispatcher: &mut Dispatcher<i64, u32, u32>,
     names: &mut Names,
     envelope: Envelope<i64>,
     time: u32,
-) -> (Outcome, Vec<Routed<i64>>) {
+) -> (Verdict, Vec<Routed<i64>>) {
     let mut outside = Outside { time, sent: RefCell::default() };
     let outcome = dispatcher.deliver(names.route(envelope), &mut outside);
     (outcome, outside.sent.into_inner())
@@ -93,7 +108,7 @@ fn what_an_invocation_emits_leaves_at_its_time_and_what_fails_leaves_nothing() {
     let (mut dispatcher, mut names) = dispatcher(OnFailure::DeadLetter, u32::MAX);
     for (time, amount) in [(1, 5), (1, 2), (4, -100), (4, 6), (2, 1)] {
         let (outcome, _) = deliver(&mut dispatcher, &mut names, COUNTER.message("a", amount), time);
-        assert_eq!(matches!(outcome, Outcome::GivenUp), [-100, 6].contains(&amount));
+        assert_eq!(matches!(outcome, Verdict::GivenUp), [-100, 6].contains(&amount));
     }
     let (counts, letters) = drain(&mut dispatcher);
     assert_eq!(counts, [(1, 5), (1, 7), (2, 8)]);
@@ -109,7 +124,7 @@ fn what_an_invocation_emits_leaves_at_its_time_and_what_fails_leaves_nothing() {
 fn a_stop_names_address_reason_and_worker() {
     let (mut dispatcher, mut names) = dispatcher(OnFailure::Stop, u32::MAX);
     let (outcome, _) = deliver(&mut dispatcher, &mut names, COUNTER.message("a", -1), 0);
-    let Outcome::Stop(stopped) = outcome else { panic!("it must stop") };
+    let Verdict::Stop(stopped) = outcome else { panic!("it must stop") };
     assert_eq!(stopped.address, COUNTER.at("a"));
     assert_eq!(
         stopped.to_string(),
@@ -122,13 +137,13 @@ fn messages_for_nobody_and_at_the_end_of_long_chains_are_dead_letters() {
     let (mut dispatcher, mut names) = dispatcher(OnFailure::Stop, 2);
     let caller = COUNTER.at("asker");
     let envelope = ECHO.message("x", 1).with_caller(caller.clone());
-    assert!(matches!(deliver(&mut dispatcher, &mut names, envelope, 9).0, Outcome::GivenUp));
+    assert!(matches!(deliver(&mut dispatcher, &mut names, envelope, 9).0, Verdict::GivenUp));
     for (depth, outcome_is_done) in [(2, true), (3, false)] {
         let mut routed = names.route(COUNTER.message("deep", 1));
         routed.head.depth = depth;
         let mut outside = Outside { time: 9, sent: RefCell::default() };
         let outcome = dispatcher.deliver(routed, &mut outside);
-        assert_eq!(matches!(outcome, Outcome::Done), outcome_is_done, "depth {depth}");
+        assert_eq!(matches!(outcome, Verdict::Done), outcome_is_done, "depth {depth}");
         assert!(outside.sent.borrow().iter().all(|sent| sent.head.depth == depth + 1));
     }
     let (_, letters) = drain(&mut dispatcher);
@@ -144,14 +159,14 @@ fn types_of_a_namespace_come_into_being_and_travel_by_name() {
     let routed = names.route(envelope);
     assert!(routed.head.names.is_some(), "its number means nothing on another worker");
     let mut outside = Outside { time: 0, sent: RefCell::default() };
-    assert!(matches!(dispatcher.deliver(routed, &mut outside), Outcome::Done));
+    assert!(matches!(dispatcher.deliver(routed, &mut outside), Verdict::Done));
     let reply = outside.sent.into_inner().pop().unwrap();
     assert_eq!(dispatcher.names.target(&reply.head), COUNTER.at("a"));
     assert_eq!(dispatcher.names.caller(&reply.head), Some(PLUGINS.at("late", "p").unwrap()));
     assert!(reply.head.names.is_some(), "the caller's number means nothing on another worker");
 
     let envelope = PLUGINS.message("late", "p", 7).unwrap();
-    assert!(matches!(deliver(&mut dispatcher, &mut names, envelope, 0).0, Outcome::GivenUp));
+    assert!(matches!(deliver(&mut dispatcher, &mut names, envelope, 0).0, Verdict::GivenUp));
     let (_, letters) = drain(&mut dispatcher);
     let reason = Reason::Failed(NoCaller.to_string());
     assert_eq!(letters[0].reason, reason, "nobody to reply to");

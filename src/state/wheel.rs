@@ -124,6 +124,12 @@ impl<X> Wheel<X> {
 
     /// Gives out the next item that is due at `now` or before. `now` must not go back.
     pub(crate) fn next_due(&mut self, now: u64) -> Option<(u64, X)> {
+        let key = self.peek_due(now)?;
+        Some((self.at, self.take_back(key)))
+    }
+
+    /// The key of the next item that is due at `now` or before. `now` must not go back.
+    pub(crate) fn peek_due(&mut self, now: u64) -> Option<WheelKey> {
         loop {
             if self.len > 0
                 && let Some(level) = &self.levels[0]
@@ -131,8 +137,7 @@ impl<X> Wheel<X> {
             {
                 let first = level.places[self.at as usize % PLACES].first;
                 if first != NONE {
-                    let due = self.at;
-                    return Some((due, self.take_back(first)));
+                    return Some(first);
                 }
             }
             match self.next_place() {
