@@ -141,14 +141,14 @@
 //! # Several kinds of message
 //!
 //! A program has one message type, so that whatever travels between workers has one form. Where
-//! functions take different types, it is an enum that [`Carries`] each of them; what a function gets
-//! and sends is still its own type, checked when the program is compiled.
+//! functions take different types, it is an enum that [`Carries`] each of them, which [`messages!`]
+//! writes; what a function gets and sends is still its own type, checked when the program is compiled.
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
 //! use timely::dataflow::operators::{Capture, ToStream, capture::Extract};
-//! use timely_statefun::{Carries, Egress, Envelope, Function, Functions, FunctionType, Mismatch};
-//! use timely_statefun::{StatefulFunctions, ValueSpec};
+//! use timely_statefun::{Egress, Envelope, Function, Functions, FunctionType, StatefulFunctions};
+//! use timely_statefun::ValueSpec;
 //!
 //! #[derive(Clone, Debug, Serialize, Deserialize)]
 //! struct Deposit(u64);
@@ -156,26 +156,11 @@
 //! #[derive(Clone, Debug, Serialize, Deserialize)]
 //! struct Transfer(String, u64);
 //!
-//! #[derive(Clone, Debug, Serialize, Deserialize)]
-//! enum Message { Deposit(Deposit), Transfer(Transfer) }
-//!
-//! impl Carries<Deposit> for Message {
-//!     fn pack(deposit: Deposit) -> Self { Message::Deposit(deposit) }
-//!     fn unpack<R>(&self, read: impl FnOnce(&Deposit) -> R) -> Result<R, Mismatch> {
-//!         match self {
-//!             Message::Deposit(deposit) => Ok(read(deposit)),
-//!             Message::Transfer(_) => Err(Mismatch::new("a deposit", "a transfer")),
-//!         }
-//!     }
-//! }
-//!
-//! impl Carries<Transfer> for Message {
-//!     fn pack(transfer: Transfer) -> Self { Message::Transfer(transfer) }
-//!     fn unpack<R>(&self, read: impl FnOnce(&Transfer) -> R) -> Result<R, Mismatch> {
-//!         match self {
-//!             Message::Transfer(transfer) => Ok(read(transfer)),
-//!             Message::Deposit(_) => Err(Mismatch::new("a transfer", "a deposit")),
-//!         }
+//! timely_statefun::messages! {
+//!     #[derive(Clone, Debug, Serialize, Deserialize)]
+//!     enum Message {
+//!         Deposit(Deposit),
+//!         Transfer(Transfer),
 //!     }
 //! }
 //!
@@ -208,6 +193,9 @@
 //! });
 //! assert_eq!(balances.extract()[0].1, [("ada".into(), 5), ("ada".into(), 7)]);
 //! ```
+//!
+//! Functions that come with a message type of their own join a program's through one more variant;
+//! [`messages!`] says how.
 //!
 //! # Time and completeness
 //!
@@ -580,6 +568,7 @@ mod error;
 mod function;
 mod functions;
 mod message;
+mod messages;
 mod placement;
 mod retry;
 mod state;

@@ -8,7 +8,8 @@ use crate::address::Address;
 ///
 /// A program has one message type. Where all its functions take that type, nothing needs to be
 /// written: every type carries itself. A program with several kinds of input makes an enum of them
-/// and implements this once for each.
+/// and implements this once for each, which [`messages!`](crate::messages) does for it. By hand it
+/// looks like this:
 ///
 /// ```
 /// use timely_statefun::{Carries, Mismatch};
@@ -32,7 +33,7 @@ use crate::address::Address;
 #[diagnostic::on_unimplemented(
     message = "the program's message type `{Self}` does not carry `{I}`",
     label = "this function's input is `{I}`, but messages are `{Self}`",
-    note = "implement `Carries<{I}>` for `{Self}`, or send what the function takes"
+    note = "let a variant of `{Self}` carry `{I}` (see `messages!`), or send what the function takes"
 )]
 pub trait Carries<I>: Sized {
     /// The message with this input.

@@ -9,6 +9,7 @@ const CORE: &[&str] = &["src/dispatch", "src/state"];
 const WORDS: &[&str] = &[
     "src/address.rs",
     "src/message.rs",
+    "src/messages.rs",
     "src/value.rs",
     "src/egress.rs",
     "src/dead_letter.rs",
