@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use timely_statefun_operators::Order;
 use tokio::runtime::Handle;
 
 use crate::address::{self, FunctionType, Namespace, TypeName};
@@ -103,6 +104,7 @@ pub struct Functions<M, T = u64> {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) at_close: AtClose,
+    pub(crate) order: Order,
     pub(crate) runtime: Option<Handle>,
     mistake: Option<Error>,
 }
@@ -118,6 +120,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             limits: Limits::default(),
             clock: Clock::system(),
             at_close: AtClose::Wait,
+            order: Order::Arrival,
             runtime: None,
             mistake: None,
         }
@@ -239,6 +242,23 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     #[must_use]
     pub fn at_close(mut self, delayed: AtClose) -> Self {
         self.at_close = delayed;
+        self
+    }
+
+    /// Sets the order in which messages are handled. Default: [`Order::Arrival`].
+    ///
+    /// With [`Order::Time`], messages are handled in the order of ingress time, then depth, then
+    /// caller (by name of its type, then id; those without a caller first), then in the order in which
+    /// the caller sent them. State and egress then depend on the input alone, however many workers and
+    /// processes there are. Among ingress records of one time for one address, those without a caller
+    /// are ordered by ingress, worker and position: where the same input may be divided among workers
+    /// in another way, give them [callers](crate::Envelope::with_caller) or times of their own.
+    ///
+    /// Delayed messages and the outcomes of asynchronous operations happen when they happen, in either
+    /// order.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
         self
     }
 

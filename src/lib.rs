@@ -586,7 +586,7 @@ pub use functions::{AtClose, Functions, Limits};
 pub use message::{Carries, Envelope, Mismatch};
 pub use placement::BINS;
 pub use retry::Retry;
-pub use timely_statefun_operators::{LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
+pub use timely_statefun_operators::{LoopStats, Order, STOP_GRACE_STEPS, STOP_STEPS};
 pub use value::{Named, Value, ValueSpec};
 
 /// The README's code, compiled and run with the other examples.

@@ -7,8 +7,11 @@ use timely::container::{CapacityContainerBuilder, buffer};
 use timely::dataflow::operators::generic::OutputBuilderSession;
 use timely::progress::Timestamp;
 
+use crate::engine::Ship;
 use crate::gate::LoopTime;
 use crate::holdings::Holdings;
+use crate::record::Record;
+use crate::stages::Stage;
 
 /// An output of the loop in one activation.
 pub(crate) type Session<'a, T, R> =
@@ -73,6 +76,21 @@ impl<'a, 'b, T: Timestamp, R: 'static, const PORTS: usize> Batch<'a, 'b, T, R, P
             let capability = self.holdings.capability(at, self.port);
             self.output.session(capability).give_container(&mut self.records);
             self.records.clear();
+        }
+    }
+}
+
+impl<T: Timestamp, M: 'static, const PORTS: usize> Ship<T, M>
+    for Batch<'_, '_, T, Record<T, M>, PORTS>
+{
+    fn ship(&mut self, records: &mut Vec<Record<T, M>>, stage: Option<&Stage<T>>) {
+        match stage {
+            None => self.append(records, |record| &record.time),
+            Some(stage) => {
+                let capability = self.holdings.at_stage(stage, self.port);
+                self.output.session(&capability).give_container(records);
+                records.clear();
+            }
         }
     }
 }

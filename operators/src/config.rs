@@ -31,6 +31,8 @@ pub struct LoopConfig {
     /// Bytes waiting on one worker above which a message that the loop itself makes is
     /// [refused](crate::Handler::refuse). Default 1 GiB.
     pub loop_bytes_hard: usize,
+    /// In which order messages are handled. Default: that of their arrival.
+    pub order: Order,
     /// Breaks STEP 5 of the cut, for the test that shows what it is for.
     #[cfg(test)]
     pub(crate) capabilities_stay: bool,
@@ -45,6 +47,7 @@ impl Default for LoopConfig {
             gate_credit_records: 65_536,
             loop_bytes_soft: 256 << 20,
             loop_bytes_hard: 1 << 30,
+            order: Order::Arrival,
             #[cfg(test)]
             capabilities_stay: false,
         }
@@ -59,4 +62,21 @@ impl LoopConfig {
         self.loop_bytes_hard = self.loop_bytes_hard.max(self.loop_bytes_soft);
         self
     }
+}
+
+/// The order in which a loop handles messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As they arrive. What one sender sends to one target stays in order; between senders chance
+    /// decides.
+    #[default]
+    Arrival,
+    /// By ingress time in `Ord`, then by depth, which is the number of messages that led to a message,
+    /// then as the handler [compares](crate::Handler::compare) them, then by ingress and worker, then
+    /// as they were sent. Each waits until no earlier one can come, so that everything depends on the
+    /// input alone. It costs a round of progress for each depth, and an ingress that stands still
+    /// holds up all others: one that lags must be fed whether or not the loop is ready.
+    ///
+    /// Where `T` is partially ordered, `Ord` must put a time after all that are before it.
+    Time,
 }

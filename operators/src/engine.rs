@@ -4,30 +4,27 @@
 //! The engine never sees a capability or a channel. [`keyed_loop`](crate::keyed_loop) gives it what
 //! arrived and asks it to run; it answers with records for other workers. Messages are handled in
 //! the order they arrived or were sent, whatever their times: sorting by time would let a sender's
-//! later message overtake an earlier one.
+//! later message overtake an earlier one. Or they are handled in the order of time, if the loop was
+//! built so; then they wait in [`stages`](crate::stages) before they come to the queue.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use timely::order::Product;
 use timely::progress::frontier::MutableAntichain;
 use timely::progress::{Antichain, Timestamp};
 
-use crate::config::LoopConfig;
+use crate::config::{LoopConfig, Order};
 use crate::cuts::Cuts;
-use crate::handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
+use crate::flow::{Flow, Waiting};
+use crate::handler::{Awaits, Handler, Inbox, Outbox, Verdict};
 use crate::live_times::{LiveTimes, TimeIndex};
 use crate::record::{Admitted, GateAddress, Record};
+use crate::stages::{Stage, Stages};
 
 /// How many messages a handler is told of at once: as many as a processor can have cache misses under
 /// way, a few times over.
 const FORESEEN: usize = 32;
-
-struct Waiting<M> {
-    time: TimeIndex,
-    /// Whether it is an ingress record that was put off, so that the frontier waits for it.
-    put_off: bool,
-    message: M,
-}
 
 /// What holds once everything before a point of the queue has been handled.
 struct Milestone<T> {
@@ -39,240 +36,17 @@ struct Milestone<T> {
     credit: Vec<(GateAddress, usize)>,
 }
 
-/// The part of the engine that a message being handled can reach through its [`Outbox`].
-pub(crate) struct Flow<T: Timestamp, M> {
-    queue: VecDeque<Waiting<M>>,
-    away: Vec<Record<T, M>>,
-    refused: Vec<M>,
-    times: LiveTimes<T>,
-    /// The frontier that handlers see: it waits for what arrived before it moved.
-    frontier: Antichain<T>,
-    /// What that frontier would be if no ingress record had been put off.
-    passed: Antichain<T>,
-    /// The times of ingress records that were put off.
-    put_off: MutableAntichain<T>,
-    /// The ingress frontier as it is now.
-    ingress: Antichain<T>,
-    /// What it was before it became empty.
-    last_ingress: Antichain<T>,
-    /// The time of new events after all ingress has closed, kept alive for them.
-    kept: Option<TimeIndex>,
-    /// Messages that come before all that wait, in order.
-    first: Vec<Waiting<M>>,
-    /// Messages pushed to the end of the queue by a poll.
-    polled: u64,
-    /// Things that are waited for with a time held for them.
-    held: usize,
-    /// Messages that may be taken in by a poll.
-    budget: usize,
-    route: fn(&M) -> u64,
-    weight: Option<Weight<M>>,
-    /// Bytes by `weight`; unused where every message weighs the same.
-    weighed: usize,
-    bytes_hard: usize,
-    worker: u64,
-    peers: u64,
-    /// Records sent to each worker of which it is not known that they have arrived.
-    under_way: Vec<usize>,
+/// Sends records off to other workers and leaves the vector empty. Where the order is that of time,
+/// it is told the stage at which they were sent.
+pub(crate) trait Ship<T: Timestamp, M> {
+    fn ship(&mut self, records: &mut Vec<Record<T, M>>, stage: Option<&Stage<T>>);
 }
 
-impl<T: Timestamp, M> Flow<T, M> {
-    pub(crate) fn time(&self, index: TimeIndex) -> &T {
-        self.times.time(index)
-    }
-
-    pub(crate) fn frontier(&self) -> &[T] {
-        self.frontier.elements()
-    }
-
-    #[inline]
-    pub(crate) fn send(&mut self, message: M, time: TimeIndex) {
-        let target = if self.peers > 1 { (self.route)(&message) % self.peers } else { self.worker };
-        if target != self.worker {
-            let time = self.times.time(time).clone();
-            self.under_way[target as usize] += 1;
-            self.away.push(Record { time, from: self.worker as u32, message });
-        } else if self.bytes() >= self.bytes_hard {
-            self.refused.push(message);
-        } else {
-            self.push(message, time);
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, message: M, time: TimeIndex) {
-        self.push_waiting(Waiting { time, put_off: false, message });
-    }
-
-    #[inline]
-    fn push_waiting(&mut self, waiting: Waiting<M>) {
-        if let Some(weight) = &self.weight {
-            self.weighed += weight(&waiting.message);
-        }
-        self.queue.push_back(waiting);
-    }
-
-    /// Puts what comes first before all that waits. Says how many that are.
-    fn place_first(&mut self) -> u64 {
-        let messages = self.first.len() as u64;
-        while let Some(waiting) = self.first.pop() {
-            if let Some(weight) = &self.weight {
-                self.weighed += weight(&waiting.message);
-            }
-            self.queue.push_front(waiting);
-        }
-        messages
-    }
-
-    pub(crate) fn ingress(&self) -> &[T] {
-        self.ingress.elements()
-    }
-
-    pub(crate) fn room(&self) -> usize {
-        match self.bytes() < self.bytes_hard {
-            true => self.budget.saturating_sub(self.queue.len()),
-            false => 0,
-        }
-    }
-
-    /// The time of an event that happens now, with work added to it.
-    fn event_time(&mut self) -> TimeIndex {
-        let index = match self.ingress.elements().iter().min() {
-            Some(time) => self.times.index_of(time),
-            None => self.kept.expect("after all ingress has closed, events are awaited"),
-        };
-        self.times.add(index, 1);
-        index
-    }
-
-    pub(crate) fn event(&mut self, message: M) {
-        let time = self.event_time();
-        let target = if self.peers > 1 { (self.route)(&message) % self.peers } else { self.worker };
-        if target == self.worker {
-            self.push(message, time);
-            self.polled += 1;
-        } else {
-            self.send(message, time);
-            self.times.finish_one(time);
-        }
-    }
-
-    pub(crate) fn event_first(&mut self, message: M) {
-        let time = self.event_time();
-        self.first.push(Waiting { time, put_off: false, message });
-    }
-
-    /// Makes sure that events can happen after all ingress has closed, at the last time there was,
-    /// or at `time` if that is not before it.
-    pub(crate) fn keep_event_time(&mut self, time: TimeIndex) {
-        if self.ingress.is_empty() && self.kept.is_none() {
-            let time = self.times.time(time);
-            let last = self.last_ingress.elements().iter();
-            let kept = last.filter(|last| time.less_equal(last)).min().unwrap_or(time).clone();
-            self.keep(&kept);
-        }
-    }
-
-    fn keep(&mut self, time: &T) {
-        let index = self.times.index_of(time);
-        self.times.add(index, 1);
-        self.kept = Some(index);
-    }
-
-    /// Notes the ingress frontier. If it has become empty and events are awaited, its last time is
-    /// kept for them.
-    fn note_ingress(&mut self, frontier: &Antichain<T>, events: bool) {
-        let before = std::mem::replace(&mut self.ingress, frontier.clone());
-        if frontier.is_empty() && !before.is_empty() {
-            if events {
-                let last = before.elements().iter().min().expect("it is not empty").clone();
-                self.keep(&last);
-            }
-            self.last_ingress = before;
-        }
-    }
-
-    /// Gives the kept time back if no event is awaited any more.
-    fn settle_events(&mut self, events: bool) {
-        if !events && let Some(kept) = self.kept.take() {
-            self.times.finish_one(kept);
-        }
-    }
-
-    pub(crate) fn hold(&mut self, time: TimeIndex, record: bool) -> Held {
-        self.times.add(time, 1);
-        self.held += 1;
-        if record {
-            let one = std::iter::once((self.times.time(time).clone(), 1));
-            self.put_off.update_iter(one);
-            self.look_at_put_off();
-        }
-        Held { time, record }
-    }
-
-    pub(crate) fn resume(&mut self, held: Held, message: M) {
-        self.held -= 1;
-        self.polled += 1;
-        self.push_waiting(Waiting { time: held.time, put_off: held.record, message });
-    }
-
-    pub(crate) fn resume_first(&mut self, held: Held, message: M) {
-        self.held -= 1;
-        self.first.push(Waiting { time: held.time, put_off: held.record, message });
-    }
-
-    pub(crate) fn release(&mut self, held: Held) {
-        self.held -= 1;
-        if held.record {
-            self.no_longer_put_off(held.time);
-        }
-        self.times.finish_one(held.time);
-    }
-
-    #[cold]
-    fn no_longer_put_off(&mut self, time: TimeIndex) {
-        let one = std::iter::once((self.times.time(time).clone(), -1));
-        self.put_off.update_iter(one);
-        self.look_at_put_off();
-    }
-
-    /// Makes the frontier that handlers see of what was passed and what was put off.
-    fn look_at_put_off(&mut self) {
-        self.frontier.clone_from(&self.passed);
-        for time in self.put_off.frontier().iter() {
-            self.frontier.insert_ref(time);
-        }
-    }
-
-    #[inline]
-    fn pop(&mut self) -> Option<Waiting<M>> {
-        let waiting = self.queue.pop_front()?;
-        if let Some(weight) = &self.weight {
-            self.weighed -= weight(&waiting.message);
-        }
-        Some(waiting)
-    }
-
-    /// Takes back what was sent since the queues had these lengths.
-    fn take_back(&mut self, queued: usize, away: usize) {
-        if let Some(weight) = &self.weight {
-            self.weighed -= self.queue.range(queued..).map(|w| weight(&w.message)).sum::<usize>();
-        }
-        self.queue.truncate(queued);
-        for record in self.away.drain(away..) {
-            let target = (self.route)(&record.message) % self.peers;
-            self.under_way[target as usize] -= 1;
-        }
-        self.refused.clear();
-    }
-
-    #[inline]
-    fn bytes(&self) -> usize {
-        match self.weight {
-            Some(_) => self.weighed + self.held * size_of::<Waiting<M>>(),
-            None => (self.queue.len() + self.held) * size_of::<Waiting<M>>(),
-        }
-    }
+/// Whether a worker has room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Pressure<T> {
+    Full { up_to: Option<T> },
+    Room,
 }
 
 /// What the engine counted since it was last asked.
@@ -298,13 +72,18 @@ pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     counts: Counts,
     refused_on_arrival: bool,
     /// Scratch space of [`settle`](Self::settle).
-    holding: Antichain<T>,
+    holding: Antichain<Stage<T>>,
+    /// The time of the message that was handled last: what it sent to other workers may not have
+    /// left. Kept where the order is that of time.
+    shipping: Option<TimeIndex>,
     /// Records that arrived from each worker and that it was not told of.
     arrived_from: Vec<usize>,
     /// How many such records make it worth telling.
     arrived_batch: usize,
     /// Whether this worker has asked the gates to pause.
     pausing: bool,
+    /// The ingress time up to which it has last told them to go on nevertheless.
+    paused_up_to: Option<T>,
     config: LoopConfig,
     /// Records for other workers are shipped when there are this many.
     away_batch: usize,
@@ -320,6 +99,8 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 away: Vec::new(),
                 refused: Vec::new(),
                 times: LiveTimes::new(),
+                stages: (config.order == Order::Time).then(Stages::new),
+                staged: Vec::new(),
                 frontier: Antichain::from_elem(T::minimum()),
                 passed: Antichain::from_elem(T::minimum()),
                 put_off: MutableAntichain::new(),
@@ -348,10 +129,12 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             counts: Counts::default(),
             refused_on_arrival: false,
             holding: Antichain::new(),
+            shipping: None,
             arrived_from: vec![0; peers],
             arrived_batch: (config.loop_bytes_soft / 8 / size_of::<Record<T, H::Message>>())
                 .clamp(1, 4096),
             pausing: false,
+            paused_up_to: None,
             config,
             away_batch,
         }
@@ -363,7 +146,9 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             return false;
         }
         let flow = &self.flow;
-        let mut waiting = flow.queue.iter().map(|w| (flow.times.time(w.time), &w.message));
+        let staged = flow.stages.iter().flat_map(Stages::iter);
+        let waiting = flow.queue.iter().chain(staged);
+        let mut waiting = waiting.map(|w| (flow.time(w.time), &w.message));
         self.handler.take_cut(k, &mut waiting);
         true
     }
@@ -388,15 +173,22 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 Some((last, count)) if *last == gate => *count += 1,
                 _ => self.arrived.push((gate, 1)),
             }
-            self.receive(sender, &time, message);
+            self.log(sender, &time, &message);
+            if self.flow.stages.is_some() {
+                self.flow.stage(Product::new(time, 0), Some(gate), message);
+            } else {
+                self.queue(time, message);
+            }
         }
     }
 
-    /// Queues records from other workers. Those there is no room for are refused.
+    /// Queues records from other workers, sent after so many cuts, which have come so many hops. Those
+    /// there is no room for are refused.
     #[must_use]
     pub(crate) fn receive_returned(
         &mut self,
         sender: u64,
+        hops: u64,
         records: &mut Vec<Record<T, H::Message>>,
     ) -> Option<H::Failure> {
         for Record { time, from, message } in records.drain(..) {
@@ -407,20 +199,29 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                     return Some(failure);
                 }
             } else {
-                self.receive(sender, &time, message);
+                self.log(sender, &time, &message);
+                if self.flow.stages.is_some() {
+                    self.flow.stage(Product::new(time, hops), None, message);
+                } else {
+                    self.queue(time, message);
+                }
             }
         }
         None
     }
 
-    fn receive(&mut self, sender: u64, time: &T, message: H::Message) {
+    /// Logs a message for the cuts that it is white for.
+    fn log(&mut self, sender: u64, time: &T, message: &H::Message) {
         if self.cuts.any_white_for(sender) {
             for k in self.cuts.white_for(sender) {
-                self.handler.log(k, time, &message);
+                self.handler.log(k, time, message);
                 self.counts.logged += 1;
             }
         }
-        let index = self.flow.times.index_of(time);
+    }
+
+    fn queue(&mut self, time: T, message: H::Message) {
+        let index = self.flow.times.index_of(&Product::new(time, 0));
         self.flow.times.add(index, 1);
         self.flow.push(message, index);
         self.pushed += 1;
@@ -436,6 +237,15 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         if changed {
             self.flow.note_ingress(&frontier, self.handler.awaits().events);
         }
+        if self.flow.stages.is_some() {
+            // What waits for its stage waits for other ingress: it must not use up the credit that
+            // lets that in.
+            let mut arrived = std::mem::take(&mut self.arrived);
+            arrived.drain(..).for_each(|(gate, records)| self.give_back(gate, records));
+            self.arrived = arrived;
+            self.flow.look_at_put_off();
+            return;
+        }
         self.milestones.push_back(Milestone {
             handled: self.pushed,
             frontier: changed.then_some(frontier),
@@ -446,10 +256,14 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
 
     /// Has the handler bring in what comes neither through a stream nor from a message.
     #[must_use]
-    pub(crate) fn poll(&mut self) -> Option<H::Failure> {
+    pub(crate) fn poll(&mut self, ship: &mut impl Ship<T, H::Message>) -> Option<H::Failure> {
         let result = self.handler.poll(&mut Inbox { flow: &mut self.flow });
         self.pushed += std::mem::take(&mut self.flow.polled);
         self.place_first();
+        if !self.flow.away.is_empty() {
+            let event = self.flow.event_stage();
+            ship.ship(&mut self.flow.away, self.flow.stages.as_ref().and(event.as_ref()));
+        }
         result.err()
     }
 
@@ -479,28 +293,48 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 self.flow.look_at_put_off();
             }
             for (gate, records) in milestone.credit {
-                match self.credit.iter_mut().find(|(of, _)| *of == gate) {
-                    Some((_, count)) => *count += records,
-                    None => self.credit.push((gate, records)),
-                }
+                self.give_back(gate, records);
             }
         }
+    }
+
+    fn give_back(&mut self, gate: GateAddress, records: usize) {
+        match self.credit.iter_mut().find(|(of, _)| *of == gate) {
+            Some((_, count)) => *count += records,
+            None => self.credit.push((gate, records)),
+        }
+    }
+
+    /// Opens the next stage, if the one before is done with and nothing earlier than `bound` can
+    /// arrive any more.
+    pub(crate) fn open_stage(&mut self, bound: Option<Stage<T>>) {
+        let Some(stages) = &mut self.flow.stages else { return };
+        if !self.flow.queue.is_empty() {
+            return;
+        }
+        let opened = stages.open_next(bound.as_ref());
+        self.flow.look_at_put_off();
+        let Some(mut messages) = opened else { return };
+        let handler = &self.handler;
+        messages.sort_by(|one, other| {
+            let order = handler.compare(&one.waiting.message, &other.waiting.message);
+            order.then_with(|| one.gate.cmp(&other.gate))
+        });
+        self.pushed += messages.len() as u64;
+        self.flow.queue.extend(messages.into_iter().map(|staged| staged.waiting));
     }
 
     /// Handles waiting messages until there are none or the budget is spent. `ship` sends records
     /// to other workers; it leaves the vector empty.
     #[must_use]
-    pub(crate) fn run(
-        &mut self,
-        mut ship: impl FnMut(&mut Vec<Record<T, H::Message>>),
-    ) -> Option<H::Failure> {
+    pub(crate) fn run(&mut self, ship: &mut impl Ship<T, H::Message>) -> Option<H::Failure> {
         let mut left = self.config.budget_messages;
         let mut clock = Clock::new(self.config.activation_max);
         while left > 0 && !self.flow.queue.is_empty() {
             let until = self.milestones.front().map_or(u64::MAX, |next| next.handled);
             let slice = left.min(clock.slice).min(self.flow.queue.len());
             let slice = slice.min(usize::try_from(until - self.handled).unwrap_or(usize::MAX));
-            let failure = self.run_slice(slice, &mut ship);
+            let failure = self.run_slice(slice, ship);
             if failure.is_some() {
                 return failure;
             }
@@ -510,16 +344,24 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 break;
             }
         }
-        if !self.flow.away.is_empty() {
-            ship(&mut self.flow.away);
-        }
+        self.ship(ship);
         None
+    }
+
+    /// Sends off what was sent to other workers. Where the order is that of time, all of it was sent
+    /// at one stage.
+    fn ship(&mut self, ship: &mut impl Ship<T, H::Message>) {
+        let Flow { away, times, stages, .. } = &mut self.flow;
+        if !away.is_empty() {
+            let stage = stages.as_ref().and(self.shipping).map(|time| times.time(time));
+            ship.ship(away, stage);
+        }
     }
 
     fn run_slice(
         &mut self,
         messages: usize,
-        ship: &mut impl FnMut(&mut Vec<Record<T, H::Message>>),
+        ship: &mut impl Ship<T, H::Message>,
     ) -> Option<H::Failure> {
         for number in 0..messages {
             if number % FORESEEN == 0 && self.flow.queue.len() >= FORESEEN {
@@ -527,12 +369,16 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 self.handler.foresee(upcoming.map(|waiting| &waiting.message));
             }
             if self.flow.away.len() >= self.away_batch {
-                ship(&mut self.flow.away);
+                self.ship(ship);
             }
             if self.flow.peers > 1 && self.flow.away.capacity() == 0 {
                 self.flow.away.reserve(self.away_batch);
             }
             let Some(Waiting { time, put_off, message }) = self.flow.pop() else { break };
+            if self.flow.stages.is_some() && self.shipping != Some(time) {
+                self.ship(ship);
+                self.shipping = Some(time);
+            }
             let (queued, away) = (self.flow.queue.len(), self.flow.away.len());
             let outbox = &mut Outbox { flow: &mut self.flow, time };
             match self.handler.handle(message, outbox) {
@@ -545,8 +391,9 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 }
             }
             let sent_here = (self.flow.queue.len() - queued) as u64;
+            let staged = self.flow.stage_sent(time);
             self.counts.handled += 1;
-            self.counts.sent_here += sent_here;
+            self.counts.sent_here += sent_here + staged;
             self.counts.sent_away += (self.flow.away.len() - away) as u64;
             self.pushed += sent_here;
             self.flow.times.add(time, sent_here);
@@ -569,7 +416,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     fn give_up_refused(&mut self, time: TimeIndex) -> Option<H::Failure> {
         let mut refused = std::mem::take(&mut self.flow.refused);
         for message in refused.drain(..) {
-            let verdict = self.handler.refuse(message, self.flow.times.time(time));
+            let verdict = self.handler.refuse(message, self.flow.time(time));
             if let Verdict::Stop(failure) = verdict {
                 return Some(failure);
             }
@@ -584,11 +431,12 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
 
     /// Settles the live times and returns the minimal ones among them and those of the ingress
     /// frontier, at which an event may happen.
-    pub(crate) fn settle(&mut self) -> &[T] {
+    pub(crate) fn settle(&mut self) -> &[Stage<T>] {
         let Flow { times, ingress, .. } = &mut self.flow;
         times.settle();
         self.holding.clear();
-        self.holding.extend(times.minimal().iter().chain(ingress.elements()).cloned());
+        self.holding.extend(times.minimal().iter().cloned());
+        self.holding.extend(ingress.iter().map(|time| Product::new(time.clone(), 0)));
         self.holding.elements()
     }
 
@@ -613,24 +461,42 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
 
     /// Whether this worker has just come to have too much waiting, or on its way to another worker,
     /// or to have room again. A worker that is slow to step cannot say itself that it has no room.
-    pub(crate) fn pressure_changed(&mut self) -> Option<bool> {
+    ///
+    /// Where the order is that of time, it also tells each time anew up to which ingress time it must
+    /// be given records nevertheless: without those it could never go on.
+    pub(crate) fn pressure_changed(&mut self) -> Option<Pressure<T>> {
         let under_way = self.flow.under_way.iter().copied().max().unwrap_or(0);
         let bytes = self.flow.bytes().max(under_way * size_of::<Record<T, H::Message>>());
         let soft = self.config.loop_bytes_soft;
         let pausing = if self.pausing { bytes > soft / 4 * 3 } else { bytes > soft };
-        (pausing != self.pausing).then(|| {
-            self.pausing = pausing;
-            pausing
-        })
+        let changed = pausing != self.pausing;
+        self.pausing = pausing;
+        if !pausing {
+            return changed.then_some(Pressure::Room);
+        }
+        let up_to = self.flow.stages.as_ref().map(|stages| stages.first_time().cloned());
+        match up_to {
+            None => changed.then_some(Pressure::Full { up_to: None }),
+            Some(up_to) => (changed || up_to != self.paused_up_to).then(|| {
+                self.paused_up_to.clone_from(&up_to);
+                // With nothing that waits for its stage, what weighs is on its way: all may come.
+                up_to.map_or(Pressure::Room, |up_to| Pressure::Full { up_to: Some(up_to) })
+            }),
+        }
     }
 
-    /// Whether anything waits to be handled, or to be shipped.
+    /// Whether anything can be handled now.
     pub(crate) fn has_work(&self) -> bool {
-        !self.flow.queue.is_empty() || !self.flow.away.is_empty()
+        !self.flow.queue.is_empty()
+    }
+
+    /// Whether nothing waits, for its turn or for its stage.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flow.waiting() == 0
     }
 
     pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.flow.queue.len(), self.flow.bytes())
+        (self.flow.waiting(), self.flow.bytes())
     }
 
     pub(crate) fn take_counts(&mut self) -> Counts {

@@ -20,12 +20,13 @@ use timely::progress::operate::FrontierInterest;
 use timely::progress::{Antichain, Timestamp};
 
 use crate::batch::Batch;
-use crate::config::LoopConfig;
+use crate::config::{LoopConfig, Order};
 use crate::handle::{GateState, Shared};
 use crate::handler::Handler;
 use crate::holdings::Holdings;
 use crate::live_times::{LiveTimes, TimeIndex};
 use crate::record::{Addressed, Admitted, GateAddress, Signal};
+use crate::stages::Stage;
 use crate::turn::Turn;
 
 /// The time of everything inside a loop.
@@ -40,7 +41,7 @@ pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) convert: Box<dyn FnMut(D) -> M>,
     pub(crate) on_cut: Box<dyn FnMut(u64, u64)>,
     pub(crate) ingress: Stream<'scope, LoopTime<T>, Vec<D>>,
-    pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<F>>>,
+    pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<T, F>>>,
     pub(crate) cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
 }
 
@@ -71,7 +72,7 @@ where
 
     let mut builder = OperatorBuilder::new(format!("Gate [{}]", parts.name), scope);
     let mut ingress = builder.new_input(parts.ingress, Pipeline);
-    let to_worker = Exchange::new(|s: &Addressed<H::Failure>| u64::from(s.worker));
+    let to_worker = Exchange::new(|s: &Addressed<T, H::Failure>| u64::from(s.worker));
     let mut signals = builder.new_input(parts.signals, to_worker);
     builder.set_notify_for(1, FrontierInterest::Never);
     let mut announcements = parts.cuts.map(|cuts| {
@@ -88,11 +89,12 @@ where
     let state = Rc::new(GateState::default());
     shared.gates.borrow_mut().push(Rc::clone(&state));
     let shared = Rc::clone(shared);
-    let credit = config.gate_credit_records;
+    let (credit, order) = (config.gate_credit_records, config.order);
 
     builder.build(move |born| {
-        let mut holdings = Holdings::<T, 2>::born(born);
-        let mut gate = Gate::<T, H::Message>::new(credit, peers);
+        // A gate's hops are none, in either order.
+        let mut holdings = Holdings::<T, 2>::born(born, Order::Arrival);
+        let mut gate = Gate::<T, H::Message>::new(credit, peers, order);
         let mut cuts = 0;
         let mut admitted = 0;
         move |frontiers| {
@@ -138,13 +140,11 @@ where
 
             state.held_back.set(gate.held_back.len());
             shared.update(|stats| stats.admitted += admitted - admitted_before);
-            let mut next: Antichain<T> = Antichain::new();
-            for time in frontiers[0].frontier().iter() {
-                next.insert_ref(&time.outer);
-            }
-            for time in gate.settle() {
-                next.insert_ref(time);
-            }
+            let mut next: Antichain<Stage<T>> = Antichain::new();
+            next.extend(
+                frontiers[0].frontier().iter().map(|time| Stage::new(time.outer.clone(), 0)),
+            );
+            next.extend(gate.settle().iter().map(|time| Stage::new(time.clone(), 0)));
             holdings.follow(next.elements());
         }
     });
@@ -165,38 +165,55 @@ impl<M> Clone for Kind<M> {
 
 impl<M> Copy for Kind<M> {}
 
+/// What a worker has asked of the gates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pause<T> {
+    /// Nothing.
+    No,
+    /// To admit nothing.
+    All,
+    /// To admit nothing after a time, in `Ord`.
+    After(T),
+}
+
 /// Decides what may pass: credit per worker, pauses, and the records that wait for either.
 struct Gate<T, M> {
     /// Records that may still be admitted for each worker.
     credit: Vec<usize>,
-    paused: Vec<bool>,
+    /// By worker, what it has asked for.
+    paused: Vec<Pause<T>>,
     /// Classes that are held back, with the worker that wants it.
     classes: Vec<(u32, u32)>,
     stopped: bool,
+    /// In the order in which they came, or in that of their times.
     held_back: VecDeque<(TimeIndex, M)>,
+    order: Order,
     times: LiveTimes<T>,
 }
 
 impl<T: Timestamp, M> Gate<T, M> {
-    fn new(credit: usize, peers: usize) -> Self {
+    fn new(credit: usize, peers: usize, order: Order) -> Self {
         Gate {
             credit: vec![credit; peers],
-            paused: vec![false; peers],
+            paused: vec![Pause::No; peers],
             classes: Vec::new(),
             stopped: false,
             held_back: VecDeque::new(),
+            order,
             times: LiveTimes::new(),
         }
     }
 
-    fn hear<F>(&mut self, own: u32, signal: Signal<F>) {
+    fn hear<F>(&mut self, own: u32, signal: Signal<T, F>) {
         match signal {
             Signal::Credit { gate, by, records } if gate == own => {
                 self.credit[by as usize] += records;
             }
             Signal::Credit { .. } | Signal::Arrived { .. } => {}
-            Signal::Pause { by } => self.paused[by as usize] = true,
-            Signal::Resume { by } => self.paused[by as usize] = false,
+            Signal::Pause { by, up_to } => {
+                self.paused[by as usize] = up_to.map_or(Pause::All, Pause::After);
+            }
+            Signal::Resume { by } => self.paused[by as usize] = Pause::No,
             Signal::Class { by, class, held_back: true } => self.classes.push((class, by)),
             Signal::Class { by, class, held_back: false } => {
                 self.classes.retain(|held| *held != (class, by));
@@ -206,13 +223,22 @@ impl<T: Timestamp, M> Gate<T, M> {
     }
 
     fn is_shut(&self) -> bool {
-        self.stopped || self.paused.contains(&true)
+        self.stopped || self.paused.contains(&Pause::All)
+    }
+
+    /// Whether some worker wants nothing of this time now.
+    fn is_after_pause(&self, time: &T) -> bool {
+        let after = |pause: &Pause<T>| matches!(pause, Pause::After(up_to) if time > up_to);
+        self.order == Order::Time && self.paused.iter().any(after)
     }
 
     /// Takes credit for a record if it may pass now.
-    fn admit(&mut self, kind: Kind<M>, message: &M) -> bool {
+    fn admit(&mut self, kind: Kind<M>, time: &T, message: &M) -> bool {
         let target = ((kind.route)(message) % self.credit.len() as u64) as usize;
-        let may = self.credit[target] > 0 && !self.is_shut() && !self.is_class_shut(kind, message);
+        let may = self.credit[target] > 0
+            && !self.is_shut()
+            && !self.is_after_pause(time)
+            && !self.is_class_shut(kind, message);
         if may {
             self.credit[target] -= 1;
         }
@@ -229,23 +255,32 @@ impl<T: Timestamp, M> Gate<T, M> {
 
     /// Lets a new record pass, or keeps it behind those that wait.
     fn offer(&mut self, time: &T, message: M, kind: Kind<M>, send: &mut impl FnMut(&T, M)) {
-        if self.held_back.is_empty() && self.admit(kind, &message) {
+        // In the order of time, an earlier record must not wait behind a later one, which may wait
+        // for what the earlier one causes.
+        let at = match self.order {
+            Order::Arrival => self.held_back.len(),
+            Order::Time => {
+                self.held_back.partition_point(|(held, _)| self.times.time(*held) <= time)
+            }
+        };
+        if at == 0 && self.admit(kind, time, &message) {
             send(time, message);
         } else {
             let index = self.times.index_of(time);
             self.times.add(index, 1);
-            self.held_back.push_back((index, message));
+            self.held_back.insert(at, (index, message));
         }
     }
 
     /// Lets what waits pass, in order, up to the first record that may not.
     fn release(&mut self, kind: Kind<M>, send: &mut impl FnMut(&T, M)) {
         while let Some((index, message)) = self.held_back.pop_front() {
-            if !self.admit(kind, &message) {
+            let time = self.times.time(index).clone();
+            if !self.admit(kind, &time, &message) {
                 self.held_back.push_front((index, message));
                 break;
             }
-            send(self.times.time(index), message);
+            send(&time, message);
             self.times.finish_one(index);
         }
     }
@@ -274,14 +309,14 @@ mod tests {
 
     #[test]
     fn records_pass_in_order_as_far_as_credit_goes() {
-        let mut gate = Gate::<u64, u64>::new(2, 2);
+        let mut gate = Gate::<u64, u64>::new(2, 2, Order::Arrival);
         assert_eq!(offer(&mut gate, [0, 2, 4, 1]), [0, 2], "1 must not overtake 4");
         assert_eq!(gate.held_back.len(), 2);
-        gate.hear(0, Signal::<()>::Credit { gate: 1, by: 0, records: 9 });
+        gate.hear(0, Signal::<u64, ()>::Credit { gate: 1, by: 0, records: 9 });
         let mut passed = Vec::new();
         gate.release(KIND, &mut |_, m| passed.push(m));
         assert!(passed.is_empty(), "credit of another gate");
-        gate.hear(0, Signal::<()>::Credit { gate: 0, by: 0, records: 1 });
+        gate.hear(0, Signal::<u64, ()>::Credit { gate: 0, by: 0, records: 1 });
         gate.release(KIND, &mut |_, m| passed.push(m));
         assert_eq!(passed, [4, 1]);
         assert_eq!(gate.credit, [0, 1]);
@@ -289,13 +324,13 @@ mod tests {
 
     #[test]
     fn one_worker_without_room_shuts_the_gate_for_all() {
-        let mut gate = Gate::<u64, u64>::new(8, 2);
-        gate.hear(0, Signal::<()>::Pause { by: 0 });
-        gate.hear(0, Signal::<()>::Pause { by: 1 });
-        gate.hear(0, Signal::<()>::Resume { by: 0 });
+        let mut gate = Gate::<u64, u64>::new(8, 2, Order::Arrival);
+        gate.hear(0, Signal::<u64, ()>::Pause { by: 0, up_to: None });
+        gate.hear(0, Signal::<u64, ()>::Pause { by: 1, up_to: None });
+        gate.hear(0, Signal::<u64, ()>::Resume { by: 0 });
         assert!(gate.is_shut());
         assert!(offer(&mut gate, [1]).is_empty());
-        gate.hear(0, Signal::<()>::Resume { by: 1 });
+        gate.hear(0, Signal::<u64, ()>::Resume { by: 1 });
         assert!(offer(&mut gate, [2]).is_empty(), "still behind the first");
         let mut passed = Vec::new();
         gate.release(KIND, &mut |_, m| passed.push(m));
@@ -305,8 +340,8 @@ mod tests {
 
     #[test]
     fn a_class_is_held_back_as_long_as_any_worker_wants_it() {
-        let mut gate = Gate::<u64, u64>::new(8, 2);
-        let class = |by, held_back| Signal::<()>::Class { by, class: 3, held_back };
+        let mut gate = Gate::<u64, u64>::new(8, 2, Order::Arrival);
+        let class = |by, held_back| Signal::<u64, ()>::Class { by, class: 3, held_back };
         gate.hear(0, class(0, true));
         gate.hear(0, class(1, true));
         assert_eq!(offer(&mut gate, [1, 2]), [1, 2], "other classes pass");
@@ -318,5 +353,22 @@ mod tests {
         gate.hear(0, class(1, false));
         gate.release(KIND, &mut |_, m| passed.push(m));
         assert_eq!(passed, [13, 4]);
+    }
+
+    /// Otherwise a record that others wait for could wait behind those that wait for it.
+    #[test]
+    fn in_the_order_of_time_early_records_pass_late_ones_that_are_held_back() {
+        let mut gate = Gate::<u64, u64>::new(8, 1, Order::Time);
+        gate.hear(0, Signal::<u64, ()>::Pause { by: 0, up_to: Some(5) });
+        let mut passed = Vec::new();
+        for (time, message) in [(9, 90), (5, 50), (7, 70), (9, 91), (3, 30)] {
+            gate.offer(&time, message, KIND, &mut |time, m| passed.push((*time, m)));
+        }
+        assert_eq!(passed, [(5, 50), (3, 30)]);
+        assert_eq!(gate.settle(), &[7]);
+        assert!(!gate.is_shut(), "what the worker waits for must be let in");
+        gate.hear(0, Signal::<u64, ()>::Resume { by: 0 });
+        gate.release(KIND, &mut |time, m| passed.push((*time, m)));
+        assert_eq!(passed[2..], [(7, 70), (9, 90), (9, 91)]);
     }
 }

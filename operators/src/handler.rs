@@ -1,11 +1,12 @@
 //! What a loop does with a message: the trait its user implements, and what it is given to do it.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use timely::ExchangeData;
 use timely::progress::Timestamp;
 
-use crate::engine::Flow;
+use crate::flow::Flow;
 use crate::live_times::TimeIndex;
 use crate::waker::Waker;
 
@@ -35,6 +36,14 @@ pub trait Handler<T: Timestamp>: 'static {
         message: Self::Message,
         outbox: &mut Outbox<'_, T, Self::Message>,
     ) -> Verdict<Self::Failure>;
+
+    /// Which of two messages that were sent at one ingress time and depth comes first, where messages
+    /// are handled in the [order of time](crate::Order::Time). Must be the same on every worker. Those
+    /// that are equal are handled in the order in which their senders sent them.
+    fn compare(&self, one: &Self::Message, other: &Self::Message) -> Ordering {
+        let _ = (one, other);
+        Ordering::Equal
+    }
 
     /// Called once, when the loop is built on this worker: `waker` activates it from any thread.
     fn connect(&mut self, waker: Waker) {

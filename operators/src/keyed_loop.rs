@@ -42,13 +42,14 @@ use timely::progress::operate::FrontierInterest;
 use timely::progress::{Antichain, Timestamp};
 
 use crate::batch::Batch;
-use crate::config::LoopConfig;
-use crate::engine::Engine;
+use crate::config::{LoopConfig, Order};
+use crate::engine::{Engine, Pressure};
 use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
 use crate::handler::Handler;
 use crate::holdings::Holdings;
 use crate::record::{Addressed, Admitted, Record, Signal};
+use crate::stages::{self, Stage};
 use crate::turn::{Hops, Turn};
 use crate::waker::{Alarm, Waker};
 
@@ -201,7 +202,7 @@ where
         let (records, returned) = builder.new_output_connection(none());
         let (outputs, output) = builder.new_output_connection(none());
         let (signals, heard) =
-            builder.new_output_connection::<Vec<Addressed<H::Failure>>, _>(none());
+            builder.new_output_connection::<Vec<Addressed<T, H::Failure>>, _>(none());
 
         let gates = ingresses.into_iter().enumerate().map(|(number, ingress)| {
             let parts = GateParts {
@@ -236,11 +237,11 @@ type Output<T, C> = timely::dataflow::channels::pushers::Output<LoopTime<T>, C>;
 struct LoopEnds<'scope, T: Timestamp, H: Handler<T>> {
     ingress: Stream<'scope, LoopTime<T>, Vec<Admitted<T, H::Message>>>,
     returned: Stream<'scope, LoopTime<T>, Vec<Record<T, H::Message>>>,
-    heard: Stream<'scope, LoopTime<T>, Vec<Addressed<H::Failure>>>,
+    heard: Stream<'scope, LoopTime<T>, Vec<Addressed<T, H::Failure>>>,
     cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
     records: Output<T, Vec<Record<T, H::Message>>>,
     outputs: Output<T, Vec<H::Output>>,
-    signals: Output<T, Vec<Addressed<H::Failure>>>,
+    signals: Output<T, Vec<Addressed<T, H::Failure>>>,
 }
 
 const RECORDS: usize = 0;
@@ -269,7 +270,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
     // A record that returns has made one hop; this is what keeps the cycle's times apart.
     let by_route = Exchange::new(|r: &Record<T, H::Message>| H::route(&r.message));
     let mut returned = builder.new_input_connection(ends.returned, by_route, after(1));
-    let to_worker = Exchange::new(|s: &Addressed<H::Failure>| u64::from(s.worker));
+    let to_worker = Exchange::new(|s: &Addressed<T, H::Failure>| u64::from(s.worker));
     let unconnected = Vec::<(usize, Antichain<_>)>::new();
     let mut heard = builder.new_input_connection(ends.heard, to_worker, unconnected.clone());
     builder.set_notify_for(2, FrontierInterest::Never);
@@ -281,14 +282,14 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
 
     let mut records: Batching<T, Record<T, H::Message>> = OutputBuilder::from(ends.records);
     let mut outputs: Batching<T, H::Output> = OutputBuilder::from(ends.outputs);
-    let mut signals: Batching<T, Addressed<H::Failure>> = OutputBuilder::from(ends.signals);
+    let mut signals: Batching<T, Addressed<T, H::Failure>> = OutputBuilder::from(ends.signals);
     let address = builder.operator_info().address;
     let waker = Waker::new(scope.worker().sync_activator_for(address.to_vec()));
     let mut alarm = Alarm::new(scope.activator_for(Rc::clone(&address)));
     let activator = scope.activator_for(address);
 
     builder.build(move |mut born| {
-        let spin = config.spin;
+        let (spin, order) = (config.spin, config.order);
         #[cfg(test)]
         let capabilities_stay = config.capabilities_stay;
         let mut engine = Engine::new(handler, config, worker, peers);
@@ -297,7 +298,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
         // them: one capability serves until the loop is over.
         let mut signalling = born.pop();
         // The others follow the ingress frontier, so that events can happen that no record causes.
-        let mut holdings = Holdings::<T, 2>::born(born);
+        let mut holdings = Holdings::<T, 2>::born(born, order);
         let mut idle_since: Option<Instant> = None;
         let mut steps_stopped = 0;
         move |frontiers| {
@@ -347,8 +348,9 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             returned.for_each(|batch, records| {
                 let turn = batch.time().inner;
                 engine.take_cut(turn.cuts); // STEP 3
-                holdings.receive(&batch, Turn { cuts: turn.cuts, hops: turn.hops + 1 });
-                let refused = engine.receive_returned(turn.cuts, records); // STEP 4
+                let hops = turn.hops + 1;
+                holdings.receive(&batch, Turn { cuts: turn.cuts, hops });
+                let refused = engine.receive_returned(turn.cuts, hops, records); // STEP 4
                 failure = failure.take().or(refused);
             });
             engine.note_frontier(outer_frontier(&frontiers[0]));
@@ -369,14 +371,18 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 holdings.follow(engine.settle());
             }
 
+            let mut worked = false;
             if failure.is_none() {
-                failure = engine.poll();
-            }
-            let worked = engine.has_work();
-            if failure.is_none() && worked {
                 let mut output = records.activate();
-                let mut batch = Batch::new(&holdings, RECORDS, &mut output);
-                failure = engine.run(|away| batch.append(away, |record| &record.time));
+                let mut shipment = Batch::new(&holdings, RECORDS, &mut output);
+                failure = engine.poll(&mut shipment);
+                if order == Order::Time {
+                    engine.open_stage(first_to_come(frontiers, engine.cuts.taken()));
+                }
+                worked = engine.has_work();
+                if failure.is_none() && worked {
+                    failure = engine.run(&mut shipment);
+                }
             }
             emit(&mut engine.handler, &holdings, &mut outputs);
             if let Some(capability) = &signalling {
@@ -397,7 +403,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             while engine.close_cut(lowest_count(frontiers)) {
                 shared.update(|stats| stats.cuts_complete += 1);
             }
-            if !engine.has_work() && frontiers[..2].iter().all(|frontier| frontier.is_empty()) {
+            if engine.is_empty() && frontiers[..2].iter().all(|frontier| frontier.is_empty()) {
                 signalling = None;
             }
             alarm.set(awaits.poll_after);
@@ -454,7 +460,7 @@ fn tell<T: Timestamp, H: Handler<T>>(
     worker: usize,
     peers: usize,
     failure: Option<&H::Failure>,
-    mut give: impl FnMut(Addressed<H::Failure>),
+    mut give: impl FnMut(Addressed<T, H::Failure>),
 ) {
     let by = worker as u32;
     let everybody = 0..peers as u32;
@@ -465,9 +471,12 @@ fn tell<T: Timestamp, H: Handler<T>>(
     for (worker, records) in engine.take_arrived() {
         give(Addressed { worker: worker as u32, signal: Signal::Arrived { by, records } });
     }
-    if let Some(full) = engine.pressure_changed() {
+    if let Some(pressure) = engine.pressure_changed() {
         for worker in everybody.clone() {
-            let signal = if full { Signal::Pause { by } } else { Signal::Resume { by } };
+            let signal = match pressure.clone() {
+                Pressure::Full { up_to } => Signal::Pause { by, up_to },
+                Pressure::Room => Signal::Resume { by },
+            };
             give(Addressed { worker, signal });
         }
     }
@@ -503,6 +512,16 @@ fn outer_frontier<T: Timestamp>(frontier: &MutableAntichain<LoopTime<T>>) -> Ant
         outer.insert_ref(&time.outer);
     }
     outer
+}
+
+/// The first stage of which a message can still arrive from gates or workers.
+fn first_to_come<T: Timestamp>(
+    frontiers: &[MutableAntichain<LoopTime<T>>],
+    cuts: u64,
+) -> Option<Stage<T>> {
+    let admitted = stages::bound(frontiers[0].frontier().iter(), 0, cuts);
+    let returned = stages::bound(frontiers[1].frontier().iter(), 1, cuts);
+    admitted.into_iter().chain(returned).min()
 }
 
 /// The lowest count of cuts with which anything can still arrive from gates or workers.

@@ -31,13 +31,14 @@ pub(crate) struct GateAddress {
 
 /// What the workers of a loop tell each other about the loop itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Signal<F> {
+pub(crate) enum Signal<T, F> {
     /// `records` that the gate admitted for worker `by` have been handled there.
     Credit { gate: u32, by: u32, records: usize },
     /// `records` that the worker sent to worker `by` have arrived there.
     Arrived { by: u32, records: usize },
-    /// Worker `by` holds too much: no gate may admit anything.
-    Pause { by: u32 },
+    /// Worker `by` holds too much: no gate may admit anything, but for records up to a time, in `Ord`,
+    /// that it cannot go on without.
+    Pause { by: u32, up_to: Option<T> },
     /// Worker `by` has room again.
     Resume { by: u32 },
     /// Worker `by` begins or ceases to have gates hold back messages of a class.
@@ -48,7 +49,7 @@ pub(crate) enum Signal<F> {
 
 /// A signal and the worker it is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Addressed<F> {
+pub(crate) struct Addressed<T, F> {
     pub(crate) worker: u32,
-    pub(crate) signal: Signal<F>,
+    pub(crate) signal: Signal<T, F>,
 }

@@ -2,6 +2,7 @@
 //! decides nothing.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use timely::ExchangeData;
@@ -148,6 +149,10 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
             self.start_operations();
         }
         verdict
+    }
+
+    fn compare(&self, one: &Routed<M>, other: &Routed<M>) -> Ordering {
+        self.dispatcher.compare(&one.head, &other.head)
     }
 
     fn class(message: &Routed<M>) -> u32 {

@@ -84,6 +84,7 @@ fn loop_config<M, T>(functions: &Functions<M, T>) -> LoopConfig {
         gate_credit_records: limits.gate_credit_records,
         loop_bytes_soft: limits.loop_bytes_soft,
         loop_bytes_hard: limits.loop_bytes_hard,
+        order: functions.order,
     }
 }
 

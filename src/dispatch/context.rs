@@ -136,6 +136,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
             caller_type,
             depth: self.head.depth.saturating_add(1),
             function: self.names.function(target_type),
+            again: false,
             hash: placement::hash(&target),
             target,
             caller: self.head.target.clone(),

@@ -14,7 +14,7 @@ use crate::state::Wheel;
 pub(super) type Kept<M, H> = (Routed<M>, Option<H>);
 
 struct Mailbox<M, H> {
-    /// The message that failed; none while another attempt at it is on its way.
+    /// The message that failed; none while it is on its way to another attempt.
     failed: Option<Kept<M, H>>,
     /// How often it was tried.
     attempts: u32,
@@ -63,7 +63,7 @@ impl<M, H> Mailboxes<M, H> {
         }
         match self.boxes.get(&(head.target_type, head.target.clone())) {
             None => Arrival::Free,
-            Some(mailbox) if mailbox.failed.is_none() => Arrival::Again(mailbox.attempts),
+            Some(mailbox) if head.again => Arrival::Again(mailbox.attempts),
             Some(_) => Arrival::Behind,
         }
     }
@@ -91,6 +91,8 @@ impl<M, H> Mailboxes<M, H> {
         self.due.set(now_ms.saturating_add(retry.wait_ms(attempts, chance)), address.clone());
         let empty = || Mailbox { failed: None, attempts: 0, behind: VecDeque::new() };
         let mailbox = self.boxes.entry(address).or_insert_with(empty);
+        let mut routed = routed;
+        routed.head.again = true;
         mailbox.failed = Some((routed, held));
         mailbox.attempts = attempts;
     }

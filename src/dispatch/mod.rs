@@ -13,6 +13,7 @@ mod mailboxes;
 mod names;
 mod operations;
 
+use std::cmp::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) struct Head {
     pub(crate) depth: u32,
     /// The number of the function that the target's type is bound to, the same on every worker.
     pub(crate) function: u32,
+    /// Whether it failed before and comes from its address's mailbox.
+    pub(crate) again: bool,
     /// The hash of the target's id: it places the message and finds its state.
     pub(crate) hash: u64,
     pub(crate) target: Id,
@@ -197,6 +200,18 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             let state = body.map(|body| FunctionState::new(&body.values)).unwrap_or_default();
             self.entries.push(Entry { body: body.cloned(), state });
         }
+    }
+
+    /// Which of two messages of one ingress time and depth is handled first, where that matters: the
+    /// one whose caller comes first. Those without a caller come before all others.
+    pub(crate) fn compare(&self, one: &Head, other: &Head) -> Ordering {
+        let same_type =
+            one.names.is_none() && other.names.is_none() && one.caller_type == other.caller_type;
+        let by_type = match same_type {
+            true => Ordering::Equal,
+            false => self.names.caller_name(one).cmp(&self.names.caller_name(other)),
+        };
+        by_type.then_with(|| one.caller.cmp(&other.caller))
     }
 
     /// Says what time it is. Time does not go back: an earlier one is ignored.

@@ -116,12 +116,21 @@ impl Names {
             caller_type,
             depth: 0,
             function: self.function(target_type),
+            again: false,
             hash: placement::hash(&target.id),
             target: target.id,
             caller,
             names: self.travelling(target_type, caller_type),
         };
         Routed { head, message }
+    }
+
+    /// The name of a caller's type, wherever the message comes from.
+    pub(crate) fn caller_name<'a>(&'a self, head: &'a Head) -> Option<&'a TypeName> {
+        match &head.names {
+            Some(names) => names.1.as_ref(),
+            None => self.names.get(head.caller_type as usize),
+        }
     }
 
     pub(crate) fn target(&self, head: &Head) -> Address {

@@ -162,7 +162,13 @@ impl<M, H> Operations<M, H> {
             }
         }
         self.look_at(function);
-        (Routed { head: Head { depth, caller_type, caller, names: None, ..head }, message }, held)
+        (
+            Routed {
+                head: Head { depth, caller_type, caller, names: None, again: false, ..head },
+                message,
+            },
+            held,
+        )
     }
 
     /// The address of an operation that ended without a message.
