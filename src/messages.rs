@@ -1,7 +1,7 @@
 //! The macro that writes a program's message enum.
 //!
-//! It writes what [`Carries`](crate::Carries) shows by hand, and nothing besides. It does not know
-//! which functions there are.
+//! It writes what [`Carries`](crate::Carries) shows by hand, and conversions. It never knows which
+//! functions there are.
 
 /// Writes a program's message enum, one variant for each kind of input, with all that makes it
 /// [carry](crate::Carries) them.
