@@ -66,6 +66,7 @@ pub struct Outcome {
     #[allow(dead_code)]
     pub success: bool,
     /// The lines it [reported](report).
+    #[allow(dead_code)]
     pub lines: Vec<String>,
     /// Everything it wrote.
     #[allow(dead_code)]
@@ -73,6 +74,7 @@ pub struct Outcome {
 }
 
 /// Runs test `name` of this binary in `processes` processes of `threads` workers each.
+#[allow(dead_code)]
 pub fn run(name: &str, processes: usize, threads: usize) -> Vec<Outcome> {
     run_command(processes, |process, addresses| {
         let mut command = Command::new(std::env::current_exe().unwrap());
