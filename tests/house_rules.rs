@@ -127,7 +127,7 @@ fn dependencies(manifest: &str) -> Vec<String> {
 #[test]
 fn the_core_knows_no_dataflow_no_clock_and_no_files() {
     never(CORE, &["timely", "differential_dataflow", "timely_statefun_operators", "tokio"]);
-    never(CORE, &["Instant", "SystemTime", "std::time", "sleep"]);
+    never(CORE, &["Instant", "SystemTime", "UNIX_EPOCH", "sleep", "Clock", "crate::clock"]);
     never(
         CORE,
         &["std::fs", "std::io", "std::net", "std::env", "std::thread", "println", "eprintln"],

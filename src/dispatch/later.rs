@@ -84,13 +84,13 @@ impl<M> Later<M> {
         let key = self.wheel.set(due_ms, Delayed { routed, token });
         if has_token {
             let Later { wheel, tokens, hasher } = self;
-            let hash = |key: &WheelKey| hash(wheel, hasher, *key);
+            let hash = |key: &WheelKey| hash_of(wheel, hasher, *key);
             tokens.insert_unique(hash(&key), key, hash);
         }
     }
 
     fn forget_token(&mut self, key: WheelKey) {
-        let hash = hash(&self.wheel, &self.hasher, key);
+        let hash = hash_of(&self.wheel, &self.hasher, key);
         if let Ok(entry) = self.tokens.find_entry(hash, |other| *other == key) {
             entry.remove();
         }
@@ -109,7 +109,7 @@ impl<M> Later<M> {
 }
 
 /// The hash of a message's sender and token.
-fn hash<M>(wheel: &Wheel<Delayed<M>>, hasher: &RandomState, key: WheelKey) -> u64 {
+fn hash_of<M>(wheel: &Wheel<Delayed<M>>, hasher: &RandomState, key: WheelKey) -> u64 {
     let delayed = wheel.get(key).expect("the key names a message that waits");
     let head = &delayed.routed.head;
     let token = delayed.token.as_deref().unwrap_or_default();
