@@ -53,6 +53,29 @@ pub enum Reason {
         /// The name of the type it was used with.
         used: Box<str>,
     },
+    /// The function used a state as another kind of state than it declared.
+    #[error("the function used state \"{state}\" as a {used} but declares it as a {declared}")]
+    StateKind {
+        /// The name of the state.
+        state: Box<str>,
+        /// The kind it was declared as: "value", "table" or "buffer".
+        declared: Box<str>,
+        /// The kind it was used as.
+        used: Box<str>,
+    },
+    /// The function used a state with another expiration than it declared.
+    #[error(
+        "the function used state \"{state}\" with expiration \"{used}\" but declares it with \
+         \"{declared}\""
+    )]
+    StateExpiration {
+        /// The name of the state.
+        state: Box<str>,
+        /// The expiration it was declared with.
+        declared: Box<str>,
+        /// The expiration it was used with.
+        used: Box<str>,
+    },
     /// The function emitted to an egress that is not bound.
     #[error("the function emitted to egress \"{0}\", which is not bound")]
     UnknownEgress(String),

@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     DuplicateState { function: String, state: String },
     #[error("function \"{0}\" declares asynchronous operations, but no runtime was given")]
     NoRuntime(String),
+    #[error("the expiration of state \"{state}\" means nothing: {why}")]
+    InvalidExpiration { state: String, why: &'static str },
     #[error("there is no ingress: functions need at least one stream of messages")]
     NoIngress,
     #[error("egress \"{0}\" is not bound")]
@@ -52,6 +54,11 @@ impl Error {
     /// A function declares asynchronous operations, and the program gave no runtime to run them on.
     pub fn is_no_runtime(&self) -> bool {
         matches!(self.0, Kind::NoRuntime(_))
+    }
+
+    /// A state is to expire after no time at all, or after more than can be counted.
+    pub fn is_invalid_expiration(&self) -> bool {
+        matches!(self.0, Kind::InvalidExpiration { .. })
     }
 
     /// No stream was given.

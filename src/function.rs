@@ -147,7 +147,7 @@ where
 
 impl<M, I, T> fmt::Debug for Function<M, I, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values: Vec<_> = self.body.values.iter().map(|value| value.name).collect();
+        let values: Vec<_> = self.body.values.iter().map(|value| &value.name).collect();
         f.debug_struct("Function")
             .field("values", &values)
             .field("on_failure", &self.body.on_failure)

@@ -319,10 +319,9 @@ fn once(twice: bool, mistake: impl FnOnce() -> Kind) -> Result<(), Error> {
 
 fn check_values<M, T>(function: &str, body: &Body<M, T>) -> Result<(), Error> {
     for (at, value) in body.values.iter().enumerate() {
-        address::check_part("state", value.name)?;
-        address::check("state type", value.type_name)?;
+        value.check()?;
         if body.values[..at].iter().any(|before| before.name == value.name) {
-            let (function, state) = (function.to_owned(), value.name.to_owned());
+            let (function, state) = (function.to_owned(), value.name.clone().into_owned());
             return Err(Kind::DuplicateState { function, state }.into());
         }
     }

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use timely_statefun_proto::type_names;
 
+use crate::expiration::Expiration;
+
 /// What can be kept as a value.
 ///
 /// Everything that can be written and read again; nothing needs to be implemented.
@@ -52,47 +54,62 @@ named! {
 /// const SEEN: ValueSpec<u64> = ValueSpec::new("seen");
 /// assert_eq!((SEEN.name(), SEEN.type_name()), ("seen", "rust/u64"));
 /// ```
-pub struct ValueSpec<V> {
-    name: &'static str,
-    type_name: &'static str,
+///
+/// `N` is the kind of reference the names are; where nothing else is said, they are constants.
+pub struct ValueSpec<V, N = &'static str> {
+    name: N,
+    type_name: N,
+    expiration: Expiration,
     value: PhantomData<fn() -> V>,
 }
 
-impl<V: Named> ValueSpec<V> {
+impl<'n, V: Named> ValueSpec<V, &'n str> {
     /// A value of a type that has a name. The name of the value is checked where it is declared.
-    pub const fn new(name: &'static str) -> Self {
-        ValueSpec { name, type_name: V::TYPE_NAME, value: PhantomData }
+    pub const fn new(name: &'n str) -> Self {
+        Self::typed(name, V::TYPE_NAME)
     }
 }
 
-impl<V> ValueSpec<V> {
+impl<'n, V> ValueSpec<V, &'n str> {
     /// A value of a type of one's own, which is called `type_name` (`namespace/name`) wherever it
     /// is kept. Both names are checked where the value is declared.
-    pub const fn typed(name: &'static str, type_name: &'static str) -> Self {
-        ValueSpec { name, type_name, value: PhantomData }
+    pub const fn typed(name: &'n str, type_name: &'n str) -> Self {
+        ValueSpec { name, type_name, expiration: Expiration::never(), value: PhantomData }
+    }
+
+    /// The same value, which lives only for some time. Default: [`Expiration::never`].
+    #[must_use]
+    pub const fn expiring(mut self, expiration: Expiration) -> Self {
+        self.expiration = expiration;
+        self
     }
 
     /// The name of the value, unique in its function.
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(&self) -> &'n str {
         self.name
     }
 
     /// The name of its type.
-    pub const fn type_name(&self) -> &'static str {
+    pub const fn type_name(&self) -> &'n str {
         self.type_name
+    }
+
+    /// How long it lives.
+    pub const fn expiration(&self) -> Expiration {
+        self.expiration
     }
 }
 
-impl<V> Clone for ValueSpec<V> {
+impl<V, N: Copy> Clone for ValueSpec<V, N> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<V> Copy for ValueSpec<V> {}
+impl<V, N: Copy> Copy for ValueSpec<V, N> {}
 
-impl<V> fmt::Debug for ValueSpec<V> {
+impl<V, N: fmt::Debug> fmt::Debug for ValueSpec<V, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ValueSpec({:?}, {:?})", self.name, self.type_name)
+        write!(f, "ValueSpec({:?}, {:?}, {:?})", self.name, self.type_name, self.expiration)
     }
 }

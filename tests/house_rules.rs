@@ -11,6 +11,7 @@ const WORDS: &[&str] = &[
     "src/message.rs",
     "src/messages.rs",
     "src/value.rs",
+    "src/expiration.rs",
     "src/egress.rs",
     "src/dead_letter.rs",
     "src/error.rs",

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use timely::dataflow::Stream;
 use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely_statefun::{
-    Address, DeadLetter, Egress, Egresses, Envelope, Error, Function, FunctionType, Functions,
-    Namespace, Reason, StatefulFunctions, TypeName, ValueSpec,
+    Address, DeadLetter, Egress, Egresses, Envelope, Error, Expiration, Function, FunctionType,
+    Functions, Namespace, Reason, StatefulFunctions, TypeName, ValueSpec,
 };
 
 const ONE: FunctionType<u64> = FunctionType::new("misuse/one");
@@ -52,6 +53,7 @@ fn kind(error: &Error) -> &'static str {
         ("duplicate function", error.is_duplicate_function()),
         ("duplicate egress", error.is_duplicate_egress()),
         ("duplicate state", error.is_duplicate_state()),
+        ("invalid expiration", error.is_invalid_expiration()),
         ("no ingress", error.is_no_ingress()),
         ("unknown egress", error.is_unknown_egress()),
         ("egress taken", error.is_egress_taken()),
@@ -92,6 +94,25 @@ fn a_function_declares_a_state_once() {
     const TWO: FunctionType<u64> = FunctionType::new("misuse/two");
     let functions = Functions::<u64>::new().embedded(ONE, named("a").value(TOTAL));
     functions.embedded(TWO, named("b").value(TOTAL)).check().expect("two functions may");
+}
+
+#[test]
+fn state_lives_for_some_time_that_can_be_counted() {
+    for (lifetime, why) in [
+        (Duration::ZERO, "it is zero"),
+        (Duration::MAX, "it does not fit into 64 bits of milliseconds"),
+    ] {
+        let text = format!("the expiration of state \"total\" means nothing: {why}");
+        for expiration in
+            [Expiration::after_write(lifetime), Expiration::after_read_or_write(lifetime)]
+        {
+            let total = TOTAL.expiring(expiration);
+            let error = refused(move || Functions::new().embedded(ONE, named("a").value(total)));
+            assert_error(&error, "invalid expiration", &text);
+        }
+    }
+    let total = TOTAL.expiring(Expiration::after_write(Duration::from_nanos(1)));
+    Functions::<u64>::new().embedded(ONE, named("a").value(total)).check().unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::egress::Egress;
 use crate::error::Error;
 use crate::message::Carries;
 use crate::placement;
-use crate::state::{Cursor, FunctionState, Mistake};
+use crate::state::{Cursor, FunctionState};
 use crate::value::{Value, ValueSpec};
 
 /// What a function sees and can do while it handles one message.
@@ -184,23 +184,23 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     }
 
     /// The value this address keeps, if it keeps one.
-    pub fn get<V: Value>(&mut self, spec: ValueSpec<V>) -> Option<&V> {
+    pub fn get<V: Value>(&mut self, spec: ValueSpec<V, &str>) -> Option<&V> {
         match self.state.get(self.cursor, spec) {
             Ok(value) => value,
             Err(mistake) => {
-                self.mistake.get_or_insert_with(|| reason(mistake));
+                self.mistake.get_or_insert(*mistake);
                 None
             }
         }
     }
 
     /// Keeps a value, in place of the one there was.
-    pub fn set<V: Value>(&mut self, spec: ValueSpec<V>, value: V) {
+    pub fn set<V: Value>(&mut self, spec: ValueSpec<V, &str>, value: V) {
         self.put(spec, Some(value));
     }
 
     /// Keeps no value any more. An address that keeps none takes no memory.
-    pub fn clear<V: Value>(&mut self, spec: ValueSpec<V>) {
+    pub fn clear<V: Value>(&mut self, spec: ValueSpec<V, &str>) {
         self.put(spec, None);
     }
 
@@ -221,7 +221,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     /// read with [`get`](Self::get) and written with [`set`](Self::set) only where they change.
     pub fn update<V: Value + Clone + Default>(
         &mut self,
-        spec: ValueSpec<V>,
+        spec: ValueSpec<V, &str>,
         change: impl FnOnce(&mut V),
     ) -> V {
         let mut value = self.get(spec).cloned().unwrap_or_default();
@@ -230,10 +230,10 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
         value
     }
 
-    fn put<V: Value>(&mut self, spec: ValueSpec<V>, value: Option<V>) {
+    fn put<V: Value>(&mut self, spec: ValueSpec<V, &str>, value: Option<V>) {
         let put = self.state.put(self.cursor, &self.head.target, spec, value);
         if let Err(mistake) = put {
-            self.mistake.get_or_insert_with(|| reason(mistake));
+            self.mistake.get_or_insert(*mistake);
         }
     }
 }
@@ -242,15 +242,6 @@ impl<M, T> std::fmt::Debug for Context<'_, M, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let address = self.names.target(self.head);
         f.debug_struct("Context").field("address", &address).finish_non_exhaustive()
-    }
-}
-
-fn reason(mistake: Mistake) -> Reason {
-    match mistake {
-        Mistake::Undeclared(state) => Reason::UndeclaredState(state.to_owned()),
-        Mistake::OtherType { state, declared, used } => {
-            Reason::StateType { state: state.into(), declared: declared.into(), used: used.into() }
-        }
     }
 }
 

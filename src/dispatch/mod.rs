@@ -8,6 +8,7 @@ mod context;
 mod delayed;
 mod effects;
 mod egresses;
+mod expiry;
 mod later;
 mod mailboxes;
 mod names;
@@ -39,6 +40,9 @@ use operations::Operations;
 /// The number of a function type on one worker. Types bound by themselves have the same numbers on
 /// every worker; others are numbered as they appear, and travel by name.
 pub(crate) type TypeIndex = u32;
+
+/// Pieces of expired state that are given back between two rounds of messages.
+const EXPIRED_AT_ONCE: usize = 4096;
 
 /// Stands for "no caller".
 pub(crate) const NOBODY: TypeIndex = TypeIndex::MAX;
@@ -305,7 +309,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         if head.depth > self.bound.depth_max {
             return Err(Failure::untried(Reason::TooDeep(self.bound.depth_max)));
         }
-        let mut cursor = state.seek(&head.target, head.hash);
+        let mut cursor = state.seek(&head.target, head.hash, self.now_ms);
         let mut mistake = None;
         let mut reached = Reached { outside, later: &self.later, effects: &mut self.effects };
         let mut context = Context {
@@ -369,7 +373,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         }
     }
 
-    /// Brings in what is due: delayed messages, and messages that are tried again.
+    /// Brings in what is due: delayed messages, and messages that are tried again. Gives back what
+    /// has expired.
     pub(crate) fn poll<E: Entrance<M, Held = H>>(&mut self, entrance: &mut E) {
         while entrance.room() > 0
             && let Some((routed, held)) = self.mailboxes.next_due(self.now_ms)
@@ -384,6 +389,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         {
             entrance.event(routed);
         }
+        self.expire(EXPIRED_AT_ONCE);
     }
 
     /// Brings in the outcome of an asynchronous operation. `Err` tells why there is none, and stops
@@ -431,7 +437,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     /// When to poll again, in milliseconds since 1970.
     pub(crate) fn wake_at(&self) -> Option<u64> {
         let later = self.later.wake_at().into_iter();
-        later.chain(self.mailboxes.wake_at()).min()
+        later.chain(self.mailboxes.wake_at()).chain(self.next_expiry()).min()
     }
 
     /// Fetches the state of upcoming messages into the processor's caches.

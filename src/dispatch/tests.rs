@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use super::*;
 use crate::egress::Egress;
+use crate::expiration::after_write;
 use crate::function::Function;
 use crate::{Envelope, FunctionType, Namespace, ValueSpec};
 
@@ -170,4 +171,64 @@ fn types_of_a_namespace_come_into_being_and_travel_by_name() {
     let (_, letters) = drain(&mut dispatcher);
     let reason = Reason::Failed(NoCaller.to_string());
     assert_eq!(letters[0].reason, reason, "nobody to reply to");
+}
+
+#[test]
+fn state_of_all_functions_expires_by_the_time_that_was_told() {
+    const LAST: ValueSpec<i64> = ValueSpec::new("last").expiring(after_write(100));
+    let keeping = || {
+        let function = Function::<i64, i64, u32>::new(|context, amount: &i64| {
+            let last = context.get(LAST).copied();
+            context.set(LAST, *amount);
+            context.emit(COUNTS, last.unwrap_or(-1));
+            Ok(())
+        });
+        Rc::new(function.value(LAST).body)
+    };
+    let bound = Bound {
+        functions: vec![(COUNTER.name(), keeping()), (ECHO.name(), keeping())],
+        namespaces: Vec::new(),
+        depth_max: u32::MAX,
+        delayed_messages_max: 1000,
+        operations_max: 1,
+        hurry_at_close: false,
+        when_full: OnFailure::Stop,
+        worker: 0,
+    };
+    let mut names = Names::new([COUNTER.name(), ECHO.name()].into_iter(), Vec::new());
+    let egresses = vec![ErasedEgress::new(COUNTS)];
+    let egresses = Egresses::new(egresses, LETTERS, Rc::new(Cell::new(true)));
+    let mut dispatcher = Dispatcher::<i64, u32, u32>::new(bound, names.clone(), egresses);
+    assert_eq!((dispatcher.next_expiry(), dispatcher.expire(10)), (None, false));
+
+    dispatcher.note_time(1_000);
+    for id in 0..20 {
+        let envelope = if id < 15 { COUNTER.message(id, 1) } else { ECHO.message(id, 1) };
+        deliver(&mut dispatcher, &mut names, envelope, 0);
+    }
+    dispatcher.note_time(1_050);
+    deliver(&mut dispatcher, &mut names, COUNTER.message(0, 2), 0);
+    assert!(dispatcher.next_expiry().unwrap() <= 1_100);
+    let addresses = |dispatcher: &Dispatcher<i64, u32, u32>| -> Vec<usize> {
+        dispatcher.entries.iter().map(|entry| entry.state.len()).collect()
+    };
+    dispatcher.note_time(1_099);
+    assert!(!dispatcher.expire(100));
+    assert_eq!(addresses(&dispatcher), [15, 5]);
+
+    dispatcher.note_time(1_100);
+    assert!(dispatcher.expire(8), "there is more");
+    assert_eq!(addresses(&dispatcher).iter().sum::<usize>(), 13, "one was only looked at");
+    assert_eq!(addresses(&dispatcher)[1], 1, "no type waits for another");
+    drain(&mut dispatcher);
+    for id in 0..20 {
+        let envelope = if id < 15 { COUNTER.message(id, 3) } else { ECHO.message(id, 3) };
+        deliver(&mut dispatcher, &mut names, envelope, 0);
+    }
+    let (counts, _) = drain(&mut dispatcher);
+    let expected: Vec<_> = (0..20).map(|id| (0, if id == 0 { 2 } else { -1 })).collect();
+    assert_eq!(counts, expected, "what has expired is not seen, gone or not");
+    dispatcher.note_time(1_200);
+    while dispatcher.expire(3) {}
+    assert_eq!((addresses(&dispatcher), dispatcher.next_expiry()), (vec![0, 0], None));
 }

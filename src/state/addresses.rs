@@ -9,6 +9,7 @@ use hashbrown::HashTable;
 
 use super::chunks::Chunks;
 use crate::address::Id;
+use crate::placement;
 
 /// Where the values of one address are in every column.
 pub(crate) type Slot = u32;
@@ -103,6 +104,13 @@ impl Addresses {
                 entry.remove();
                 self.free.push(slot);
             }
+        }
+    }
+
+    /// The same for an address whose hash is not at hand.
+    pub(super) fn release_if_empty_by_id(&mut self, slot: Slot) {
+        if let Some(row) = self.rows.get(slot) {
+            self.release_if_empty(slot, placement::hash(&row.id));
         }
     }
 }

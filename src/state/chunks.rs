@@ -23,6 +23,15 @@ impl<X> Chunks<X> {
         self.0.get_mut((at >> CHUNK_BITS) as usize)?.get_mut(at as usize & (CHUNK - 1))
     }
 
+    /// What is at a place, after as much was pushed as it takes to have one there.
+    #[inline]
+    pub(super) fn get_mut_or_grow(&mut self, at: u32, empty: impl Fn() -> X) -> &mut X {
+        while self.len() <= at as usize {
+            self.push(empty());
+        }
+        self.get_mut(at).expect("it was just made")
+    }
+
     pub(super) fn len(&self) -> usize {
         match self.0.last() {
             Some(last) => (self.0.len() - 1) * CHUNK + last.len(),

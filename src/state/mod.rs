@@ -1,63 +1,40 @@
-//! What the functions of one type keep: which addresses there are, and a column per declared value.
+//! What the functions of one type keep: which addresses there are, and a column for each piece of
+//! state that is declared.
 //!
 //! Writes happen in place and are remembered, so that an invocation that fails is undone and one
 //! that succeeds costs nothing more. An address exists while it has a value; one without takes no
 //! memory at all.
 //!
-//! Nothing here knows of messages, time or files.
+//! Nothing here knows of messages, clocks or files. It is told the time.
 
 mod addresses;
 mod chunks;
 mod column;
+mod deadline;
+mod declared;
+mod expiring;
 mod wheel;
 
 pub(crate) use addresses::Slot;
+pub(crate) use declared::Declared;
 pub(crate) use wheel::{Wheel, WheelKey};
 
-use crate::address::Id;
 use addresses::Addresses;
 use column::{AnyColumn, Column};
+use deadline::{Item, Upkeep};
+use declared::Wanted;
+use expiring::ExpiringColumn;
 
+use crate::address::Id;
+use crate::dead_letter::Reason;
 use crate::value::{Value, ValueSpec};
-
-/// A use of state that does not fit its declaration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mistake {
-    Undeclared(&'static str),
-    OtherType { state: &'static str, declared: &'static str, used: &'static str },
-}
-
-/// A declared value: makes its column.
-#[derive(Clone, Copy)]
-pub(crate) struct Declared {
-    pub(crate) name: &'static str,
-    pub(crate) type_name: &'static str,
-    rust_type: &'static str,
-    column: fn() -> Box<dyn AnyColumn>,
-}
-
-/// Whether two names are the same; most often they are the same constant.
-#[inline]
-fn same(one: &'static str, other: &'static str) -> bool {
-    std::ptr::eq(one, other) || one == other
-}
-
-impl Declared {
-    pub(crate) fn new<V: Value>(spec: ValueSpec<V>) -> Self {
-        Declared {
-            name: spec.name(),
-            type_name: spec.type_name(),
-            rust_type: std::any::type_name::<V>(),
-            column: || Box::new(Column::<V>::new()),
-        }
-    }
-}
 
 /// Addresses from which on it pays to fetch state before it is needed.
 const MANY: usize = 8192;
 
-/// The address an invocation is for.
+/// The address an invocation is for, and the time at which it happens.
 pub(crate) struct Cursor {
+    now_ms: u64,
     hash: u64,
     slot: Option<Slot>,
 }
@@ -70,6 +47,8 @@ pub(crate) struct FunctionState {
     columns: Vec<Box<dyn AnyColumn>>,
     /// Columns written since the last commit or rollback, each once.
     written: Vec<usize>,
+    /// What expires.
+    wheel: Wheel<Item>,
 }
 
 impl FunctionState {
@@ -77,14 +56,16 @@ impl FunctionState {
         FunctionState {
             addresses: Addresses::default(),
             declared: declared.to_vec(),
-            columns: declared.iter().map(|declared| (declared.column)()).collect(),
+            columns: declared.iter().map(Declared::column).collect(),
             written: Vec::new(),
+            wheel: Wheel::default(),
         }
     }
 
-    /// Finds an address by its id and the id's hash.
-    pub(crate) fn seek(&self, id: &Id, hash: u64) -> Cursor {
-        Cursor { hash, slot: self.addresses.find(id, hash) }
+    /// Finds an address by its id and the id's hash, for something that happens now. Time does not
+    /// go back.
+    pub(crate) fn seek(&self, id: &Id, hash: u64, now_ms: u64) -> Cursor {
+        Cursor { now_ms, hash, slot: self.addresses.find(id, hash) }
     }
 
     /// Whether there is more than the processor's caches hold.
@@ -114,39 +95,55 @@ impl FunctionState {
         self.addresses.len()
     }
 
-    /// The column of a declared value.
+    /// The column of a name. Whether it fits what it is wanted for is found out by what is in it.
     #[inline]
-    fn column<V>(&self, spec: ValueSpec<V>) -> Result<usize, Mistake> {
-        let found = self.declared.iter().position(|declared| same(declared.name, spec.name()));
-        let at = found.ok_or(Mistake::Undeclared(spec.name()))?;
-        match same(self.declared[at].type_name, spec.type_name()) {
-            true => Ok(at),
-            false => Err(self.other_type(at, spec)),
+    fn column<'n>(
+        &self,
+        name: &str,
+        type_name: &str,
+        wanted: impl Into<Wanted<'n>>,
+    ) -> Result<usize, Box<Reason>> {
+        match self.declared.iter().position(|declared| declared.is_called(name)) {
+            Some(at) if self.declared[at].has_type(type_name) => Ok(at),
+            Some(at) => Err(self.declared[at].misfit(&wanted.into())),
+            None => Err(Box::new(Reason::UndeclaredState(name.to_owned()))),
         }
-    }
-
-    /// Two types of one name can only be told apart by what Rust calls them.
-    #[cold]
-    fn other_type<V>(&self, at: usize, spec: ValueSpec<V>) -> Mistake {
-        let Declared { name, type_name, rust_type, .. } = self.declared[at];
-        let (declared, used) = match same(type_name, spec.type_name()) {
-            true => (rust_type, std::any::type_name::<V>()),
-            false => (type_name, spec.type_name()),
-        };
-        Mistake::OtherType { state: name, declared, used }
     }
 
     #[inline]
     pub(crate) fn get<V: Value>(
-        &self,
+        &mut self,
         cursor: &Cursor,
-        spec: ValueSpec<V>,
-    ) -> Result<Option<&V>, Mistake> {
-        let at = self.column(spec)?;
-        match self.columns[at].of() {
-            Some(column) => Ok(cursor.slot.and_then(|slot| column.get(slot))),
-            None => Err(self.other_type(at, spec)),
+        spec: ValueSpec<V, &str>,
+    ) -> Result<Option<&V>, Box<Reason>> {
+        let at = self.column(spec.name(), spec.type_name(), spec)?;
+        if !spec.expiration().is_never() {
+            return self.get_expiring(at, cursor, spec);
         }
+        match self.columns[at].of::<Column<V>>() {
+            Some(column) => Ok(cursor.slot.and_then(|slot| column.get(slot))),
+            None => Err(self.declared[at].misfit(&spec.into())),
+        }
+    }
+
+    fn get_expiring<V: Value>(
+        &mut self,
+        at: usize,
+        cursor: &Cursor,
+        spec: ValueSpec<V, &str>,
+    ) -> Result<Option<&V>, Box<Reason>> {
+        let Some(column) = self.columns[at].of_mut::<ExpiringColumn<V>>() else {
+            return Err(self.declared[at].misfit(&spec.into()));
+        };
+        if column.expiration() != spec.expiration() {
+            return Err(self.declared[at].misfit(&spec.into()));
+        }
+        let Some(slot) = cursor.slot else { return Ok(None) };
+        let was_unwritten = column.is_unwritten();
+        if column.renew(slot, cursor.now_ms) && was_unwritten {
+            self.written.push(at);
+        }
+        Ok(column.get(slot, cursor.now_ms))
     }
 
     /// Puts a value in place, or takes it away.
@@ -155,22 +152,20 @@ impl FunctionState {
         &mut self,
         cursor: &mut Cursor,
         id: &Id,
-        spec: ValueSpec<V>,
+        spec: ValueSpec<V, &str>,
         value: Option<V>,
-    ) -> Result<(), Mistake> {
-        let at = self.column(spec)?;
-        let Some(column) = self.columns[at].of_mut() else {
-            return Err(self.other_type(at, spec));
+    ) -> Result<(), Box<Reason>> {
+        let at = self.column(spec.name(), spec.type_name(), spec)?;
+        if !spec.expiration().is_never() {
+            return self.put_expiring(at, cursor, id, spec, value);
+        }
+        let Some(column) = self.columns[at].of_mut::<Column<V>>() else {
+            return Err(self.declared[at].misfit(&spec.into()));
         };
-        let slot = match cursor.slot {
-            Some(slot) => slot,
-            None if value.is_none() => return Ok(()),
-            None => {
-                let slot = self.addresses.insert(id, cursor.hash);
-                cursor.slot = Some(slot);
-                slot
-            }
-        };
+        if value.is_none() && cursor.slot.is_none() {
+            return Ok(());
+        }
+        let slot = cursor.settle(id, &mut self.addresses);
         if column.is_unwritten() {
             self.written.push(at);
         }
@@ -179,19 +174,48 @@ impl FunctionState {
         Ok(())
     }
 
+    fn put_expiring<V: Value>(
+        &mut self,
+        at: usize,
+        cursor: &mut Cursor,
+        id: &Id,
+        spec: ValueSpec<V, &str>,
+        value: Option<V>,
+    ) -> Result<(), Box<Reason>> {
+        let Some(column) = self.columns[at].of_mut::<ExpiringColumn<V>>() else {
+            return Err(self.declared[at].misfit(&spec.into()));
+        };
+        if column.expiration() != spec.expiration() {
+            return Err(self.declared[at].misfit(&spec.into()));
+        }
+        if value.is_none() && cursor.slot.is_none() {
+            return Ok(());
+        }
+        let slot = cursor.settle(id, &mut self.addresses);
+        if column.is_unwritten() {
+            self.written.push(at);
+        }
+        let change = column.put(slot, value, cursor.now_ms);
+        self.addresses.count_values(slot, change);
+        Ok(())
+    }
+
     /// Makes what was written since the last commit last.
     pub(crate) fn commit(&mut self, cursor: Cursor) {
+        let (addresses, wheel) = (&mut self.addresses, &mut self.wheel);
         for at in self.written.drain(..) {
-            self.columns[at].commit();
+            let mut upkeep = Upkeep { column: at as u32, addresses, wheel };
+            self.columns[at].commit(&mut upkeep);
         }
         self.release(cursor);
     }
 
     /// Undoes what was written since the last commit.
     pub(crate) fn rollback(&mut self, cursor: Cursor) {
+        let (addresses, wheel) = (&mut self.addresses, &mut self.wheel);
         for at in self.written.drain(..) {
-            let addresses = &mut self.addresses;
-            self.columns[at].rollback(&mut |slot, change| addresses.count_values(slot, change));
+            let mut upkeep = Upkeep { column: at as u32, addresses, wheel };
+            self.columns[at].rollback(&mut upkeep);
         }
         self.release(cursor);
     }
@@ -200,6 +224,41 @@ impl FunctionState {
         if let Some(slot) = cursor.slot {
             self.addresses.release_if_empty(slot, cursor.hash);
         }
+    }
+
+    /// A time before which nothing expires, and at which it is worth asking again; `None` if nothing
+    /// ever does.
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
+        self.wheel.wake_at()
+    }
+
+    /// Gives back the memory of what has expired, `budget` pieces at most. Says whether there may be
+    /// more.
+    ///
+    /// What has expired is not seen anyway; when this is called makes no difference to anybody. It
+    /// is not called during an invocation.
+    pub(crate) fn expire(&mut self, now_ms: u64, budget: usize) -> bool {
+        assert!(self.written.is_empty(), "an invocation is under way");
+        let mut room = budget;
+        while room > 0 {
+            let Some((_, item)) = self.wheel.next_due(now_ms) else { return false };
+            let (addresses, wheel) = (&mut self.addresses, &mut self.wheel);
+            let mut upkeep = Upkeep { column: item.column, addresses, wheel };
+            let column = &mut self.columns[item.column as usize];
+            let pieces = column.expire(item, now_ms, room, &mut upkeep);
+            // An item that is set again counts as well: looking at it took time.
+            room = room.saturating_sub(pieces.max(1));
+            self.addresses.release_if_empty_by_id(item.slot);
+        }
+        self.wheel.wake_at().is_some_and(|due| due <= now_ms)
+    }
+}
+
+impl Cursor {
+    /// The slot of the address, which gets one if it has none.
+    #[inline]
+    fn settle(&mut self, id: &Id, addresses: &mut Addresses) -> Slot {
+        *self.slot.get_or_insert_with(|| addresses.insert(id, self.hash))
     }
 }
 

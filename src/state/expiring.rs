@@ -1,0 +1,106 @@
+//! One declared value that expires, for all addresses: a column of values, and beside it when each
+//! of them is over.
+//!
+//! It is a column of its own so that values that live for ever pay nothing.
+
+use std::hint::black_box;
+
+use super::addresses::Slot;
+use super::chunks::Chunks;
+use super::column::{AnyColumn, Column};
+use super::deadline::{Deadline, Item, Upkeep};
+use crate::expiration::Expiration;
+use crate::value::Value;
+
+pub(super) struct ExpiringColumn<V> {
+    values: Column<V>,
+    expiration: Expiration,
+    deadlines: Chunks<Deadline>,
+    /// The deadlines that the running invocation moved, as they were, oldest first.
+    before: Vec<(Slot, u64)>,
+}
+
+impl<V: Value> ExpiringColumn<V> {
+    pub(super) fn new(expiration: Expiration) -> Self {
+        let (values, deadlines) = (Column::new(), Chunks::default());
+        ExpiringColumn { values, expiration, deadlines, before: Vec::new() }
+    }
+
+    pub(super) fn expiration(&self) -> Expiration {
+        self.expiration
+    }
+
+    /// Whether nothing was written since the last commit or rollback.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.values.is_unwritten() && self.before.is_empty()
+    }
+
+    fn deadline(&self, slot: Slot) -> u64 {
+        self.deadlines.get(slot).map_or(0, |deadline| deadline.at)
+    }
+
+    /// A value that has not expired.
+    pub(super) fn get(&self, slot: Slot, now_ms: u64) -> Option<&V> {
+        self.values.get(slot).filter(|_| self.deadline(slot) > now_ms)
+    }
+
+    /// Moves the deadline of a value that is about to be read, if it must move; says whether it did.
+    pub(super) fn renew(&mut self, slot: Slot, now_ms: u64) -> bool {
+        if self.get(slot, now_ms).is_none() {
+            return false;
+        }
+        let before = self.deadline(slot);
+        let Some(later) = self.expiration.read(before, now_ms) else { return false };
+        self.deadlines.get_mut(slot).expect("it has one").at = later;
+        self.before.push((slot, before));
+        true
+    }
+
+    /// Replaces a value; says by how much the slot's number of values changes.
+    pub(super) fn put(&mut self, slot: Slot, value: Option<V>, now_ms: u64) -> i32 {
+        if value.is_some() {
+            let deadline = self.deadlines.get_mut_or_grow(slot, Deadline::default);
+            self.before.push((slot, deadline.at));
+            deadline.at = self.expiration.written(now_ms);
+        }
+        self.values.put(slot, value)
+    }
+}
+
+impl<V: Value> AnyColumn for ExpiringColumn<V> {
+    fn touch(&self, slot: Slot) {
+        self.values.touch(slot);
+        black_box(self.deadline(slot));
+    }
+
+    fn commit(&mut self, upkeep: &mut Upkeep<'_>) {
+        for slot in self.values.written() {
+            // There is none if a value was taken away where there never was one.
+            if let Some(deadline) = self.deadlines.get_mut(slot) {
+                upkeep.settle(deadline, self.values.get(slot).is_some(), slot, 0);
+            }
+        }
+        self.before.clear();
+        self.values.commit(upkeep);
+    }
+
+    fn rollback(&mut self, upkeep: &mut Upkeep<'_>) {
+        self.values.rollback(upkeep);
+        while let Some((slot, before)) = self.before.pop() {
+            self.deadlines.get_mut(slot).expect("it has one").at = before;
+        }
+    }
+
+    fn expire(&mut self, item: Item, now_ms: u64, _: usize, upkeep: &mut Upkeep<'_>) -> usize {
+        let deadline = self.deadlines.get_mut(item.slot).expect("what has an item has a deadline");
+        deadline.was_due();
+        if deadline.has_passed(now_ms) {
+            self.values.drop_value(item.slot);
+            upkeep.count(item.slot, -1);
+            1
+        } else {
+            upkeep.settle(deadline, true, item.slot, 0);
+            0
+        }
+    }
+}
