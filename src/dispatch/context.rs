@@ -2,6 +2,7 @@
 
 use super::effects::{Mapped, Reach};
 use super::egresses::{self, Egresses};
+use super::meters::Meters;
 use super::names::Names;
 use super::{Head, NOBODY, Routed, TypeIndex};
 use crate::address::{Address, FunctionType, Id, Namespace};
@@ -26,6 +27,7 @@ pub struct Context<'a, M, T = u64> {
     pub(super) cursor: &'a mut Cursor,
     pub(super) state: &'a mut FunctionState,
     pub(super) names: &'a mut Names,
+    pub(super) meters: &'a mut Meters,
     pub(super) egresses: &'a mut Egresses<T>,
     pub(super) reach: &'a mut dyn Reach<M, T>,
     pub(super) delayed_max: usize,
@@ -159,6 +161,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
             cursor: &mut *self.cursor,
             state: &mut *self.state,
             names: &mut *self.names,
+            meters: &mut *self.meters,
             egresses: &mut *self.egresses,
             reach: &mut Mapped::<M, N, T>::new(&mut *self.reach),
             delayed_max: self.delayed_max,

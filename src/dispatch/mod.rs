@@ -11,6 +11,7 @@ mod egresses;
 mod expiry;
 mod later;
 mod mailboxes;
+mod meters;
 mod names;
 mod operations;
 
@@ -35,6 +36,7 @@ use crate::state::{FunctionState, Slot};
 use effects::{Effects, Reached};
 use later::Later;
 use mailboxes::{Arrival, Mailboxes};
+use meters::Meters;
 use operations::Operations;
 
 /// The number of a function type on one worker. Types bound by themselves have the same numbers on
@@ -151,6 +153,7 @@ impl Failure {
 struct Entry<M, T> {
     body: Option<Rc<Body<M, T>>>,
     state: FunctionState,
+    meters: Meters,
 }
 
 /// All functions of one worker. `H` keeps an ingress time alive.
@@ -202,7 +205,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 self.bound.namespaces.iter().find(within).map(|(_, body)| body)
             });
             let state = body.map(|body| FunctionState::new(&body.values)).unwrap_or_default();
-            self.entries.push(Entry { body: body.cloned(), state });
+            self.entries.push(Entry { body: body.cloned(), state, meters: Meters::default() });
         }
     }
 
@@ -304,7 +307,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         S: Surroundings<M, T, Held = H>,
     {
         let Routed { head, message } = routed;
-        let Entry { body, state } = &mut self.entries[head.target_type as usize];
+        let Entry { body, state, meters } = &mut self.entries[head.target_type as usize];
         let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
         if head.depth > self.bound.depth_max {
             return Err(Failure::untried(Reason::TooDeep(self.bound.depth_max)));
@@ -318,6 +321,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             cursor: &mut cursor,
             state: &mut *state,
             names: &mut self.names,
+            meters,
             egresses: &mut self.egresses,
             reach: &mut reached,
             delayed_max: self.bound.delayed_messages_max,

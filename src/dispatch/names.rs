@@ -62,6 +62,10 @@ impl Names {
         self.names[index as usize].clone()
     }
 
+    pub(super) fn known(&self, index: TypeIndex) -> &TypeName {
+        &self.names[index as usize]
+    }
+
     /// The number of a name, which is new if it was never seen here.
     pub(crate) fn index(&mut self, name: &TypeName) -> TypeIndex {
         if let Some(index) = self.by_name.get(name) {
