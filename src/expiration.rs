@@ -82,6 +82,11 @@ impl Expiration {
         self.after == After::Never
     }
 
+    /// Whether something lives on when it is read.
+    pub(crate) fn counts_reads(&self) -> bool {
+        self.after == After::ReadOrWrite
+    }
+
     /// The time from which on something is not seen that is written now.
     #[inline]
     pub(crate) fn written(&self, now_ms: u64) -> u64 {

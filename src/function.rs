@@ -1,6 +1,7 @@
 //! A function as a value: what it does, what it keeps, and what happens when it fails.
 
 use std::fmt;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -9,6 +10,7 @@ use crate::dispatch::Context;
 use crate::message::Carries;
 use crate::retry::Retry;
 use crate::state::Declared;
+use crate::table::TableSpec;
 use crate::value::{Value, ValueSpec};
 
 /// What a function returns: nothing, or any error, which undoes the invocation.
@@ -101,6 +103,13 @@ where
     /// Declares a value that the function keeps for each address.
     #[must_use]
     pub fn value<V: Value>(mut self, spec: ValueSpec<V>) -> Self {
+        self.body.values.push(Declared::new(spec));
+        self
+    }
+
+    /// Declares a table that the function keeps for each address.
+    #[must_use]
+    pub fn table<K: Value + Hash + Eq, V: Value>(mut self, spec: TableSpec<K, V>) -> Self {
         self.body.values.push(Declared::new(spec));
         self
     }

@@ -573,13 +573,14 @@ mod messages;
 mod placement;
 mod retry;
 mod state;
+mod table;
 mod value;
 
 pub use address::{Address, FunctionType, Id, Namespace, TypeName};
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{Egresses, Handle, StatefulFunctions};
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
-pub use dispatch::{Context, NoCaller, Outcome, TokenInUse};
+pub use dispatch::{Context, NoCaller, Outcome, Table, TokenInUse};
 pub use egress::Egress;
 pub use error::Error;
 pub use expiration::Expiration;
@@ -588,6 +589,7 @@ pub use functions::{AtClose, Functions, Limits};
 pub use message::{Carries, Envelope, Mismatch};
 pub use placement::BINS;
 pub use retry::Retry;
+pub use table::TableSpec;
 pub use timely_statefun_operators::{LoopStats, Order, STOP_GRACE_STEPS, STOP_STEPS};
 pub use value::{Named, Value, ValueSpec};
 

@@ -11,6 +11,7 @@ const WORDS: &[&str] = &[
     "src/message.rs",
     "src/messages.rs",
     "src/value.rs",
+    "src/table.rs",
     "src/expiration.rs",
     "src/egress.rs",
     "src/dead_letter.rs",
@@ -180,7 +181,8 @@ fn only_the_dataflow_knows_the_operators_at_work() {
 #[test]
 fn an_id_becomes_a_bin_in_one_place() {
     only_in("src/placement.rs", &["src"], &["twox_hash", "XxHash3_64"]);
-    only_in("src/placement.rs", &["src"], &["fn bin", "fn hash"]);
+    // `Hash::hash` is generic, and what keys of tables are hashed with places nothing.
+    only_in("src/placement.rs", &["src"], &["fn bin", "fn hash("]);
     never(&["operators", "proto"], &["twox_hash", "XxHash3_64"]);
 }
 

@@ -14,6 +14,7 @@ mod mailboxes;
 mod meters;
 mod names;
 mod operations;
+mod table;
 
 use std::cmp::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +29,7 @@ pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
 pub(crate) use names::Names;
 pub use operations::Outcome;
 pub(crate) use operations::{OperationKey, Task};
+pub use table::Table;
 
 use crate::address::{Id, TypeName};
 use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};

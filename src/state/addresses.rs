@@ -29,7 +29,7 @@ struct Entry {
 
 /// A full hash from the half that entries keep. The table wants its high bits mixed.
 #[inline]
-fn spread(half: u32) -> u64 {
+pub(super) fn spread(half: u32) -> u64 {
     u64::from(half).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 

@@ -32,6 +32,14 @@ impl<X> Chunks<X> {
         self.get_mut(at).expect("it was just made")
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &X> {
+        self.0.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
+        self.0.iter_mut().flatten()
+    }
+
     pub(super) fn len(&self) -> usize {
         match self.0.last() {
             Some(last) => (self.0.len() - 1) * CHUNK + last.len(),
@@ -41,8 +49,12 @@ impl<X> Chunks<X> {
 
     pub(super) fn push(&mut self, item: X) {
         if self.0.last().is_none_or(|last| last.len() == CHUNK) {
-            // The first chunk grows as it fills: most function types have few addresses.
+            // The first chunk grows as it fills: most function types have few addresses, and most
+            // tables few entries.
             let capacity = if self.0.is_empty() { 0 } else { CHUNK };
+            if self.0.is_empty() {
+                self.0.reserve_exact(1);
+            }
             self.0.push(Vec::with_capacity(capacity));
         }
         self.0.last_mut().expect("there is one now").push(item);

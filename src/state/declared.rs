@@ -1,14 +1,18 @@
 //! What a function declares that it keeps, and whether what it uses fits that.
 
+use std::any::type_name;
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::Hash;
 
 use super::column::{AnyColumn, Column};
 use super::expiring::ExpiringColumn;
+use super::table::TableColumn;
 use crate::address;
 use crate::dead_letter::Reason;
 use crate::error::{self, Error};
 use crate::expiration::Expiration;
+use crate::table::TableSpec;
 use crate::value::{Value, ValueSpec};
 
 /// A spec, whatever it is of and with its types forgotten: what it says, and the column for it.
@@ -28,12 +32,14 @@ pub(crate) struct Wanted<'n> {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Value,
+    Table,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Kind::Value => "value",
+            Kind::Table => "table",
         })
     }
 }
@@ -47,11 +53,25 @@ impl<'n, V: Value> From<ValueSpec<V, &'n str>> for Wanted<'n> {
             key_type: "",
             type_name: spec.type_name(),
             expiration: spec.expiration(),
-            rust_type: || std::any::type_name::<V>().to_owned(),
+            rust_type: || type_name::<V>().to_owned(),
             column: |expiration| match expiration.is_never() {
                 true => Box::new(Column::<V>::new()),
                 false => Box::new(ExpiringColumn::<V>::new(expiration)),
             },
+        }
+    }
+}
+
+impl<'n, K: Value + Hash + Eq, V: Value> From<TableSpec<K, V, &'n str>> for Wanted<'n> {
+    fn from(spec: TableSpec<K, V, &'n str>) -> Self {
+        Wanted {
+            kind: Kind::Table,
+            name: spec.name(),
+            key_type: spec.key_type(),
+            type_name: spec.value_type(),
+            expiration: spec.expiration(),
+            rust_type: || format!("{} to {}", type_name::<K>(), type_name::<V>()),
+            column: |expiration| Box::new(TableColumn::<K, V>::new(expiration)),
         }
     }
 }
@@ -89,6 +109,9 @@ impl Declared {
     /// The first thing that is wrong with them.
     pub(crate) fn check(&self) -> Result<(), Error> {
         address::check_part("state", &self.name)?;
+        if self.kind == Kind::Table {
+            address::check("key type", &self.key_type)?;
+        }
         address::check("state type", &self.type_name)?;
         match self.expiration.fault() {
             None => Ok(()),
@@ -111,6 +134,14 @@ impl Declared {
     #[inline]
     pub(super) fn has_type(&self, type_name: &str) -> bool {
         same(&self.type_name, type_name)
+    }
+
+    /// Whether something that is wanted by this name is this, as far as names tell.
+    pub(super) fn fits(&self, wanted: &Wanted<'_>) -> bool {
+        self.kind == wanted.kind
+            && same(&self.type_name, wanted.type_name)
+            && same(&self.key_type, wanted.key_type)
+            && self.expiration == wanted.expiration
     }
 
     /// Why something that is wanted by this name is not this.

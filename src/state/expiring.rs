@@ -26,10 +26,6 @@ impl<V: Value> ExpiringColumn<V> {
         ExpiringColumn { values, expiration, deadlines, before: Vec::new() }
     }
 
-    pub(super) fn expiration(&self) -> Expiration {
-        self.expiration
-    }
-
     /// Whether nothing was written since the last commit or rollback.
     pub(super) fn is_unwritten(&self) -> bool {
         self.values.is_unwritten() && self.before.is_empty()

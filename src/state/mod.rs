@@ -13,10 +13,14 @@ mod column;
 mod deadline;
 mod declared;
 mod expiring;
+mod rows;
+mod site;
+mod table;
 mod wheel;
 
 pub(crate) use addresses::Slot;
 pub(crate) use declared::Declared;
+pub(crate) use table::TableAt;
 pub(crate) use wheel::{Wheel, WheelKey};
 
 use addresses::Addresses;
@@ -24,9 +28,14 @@ use column::{AnyColumn, Column};
 use deadline::{Item, Upkeep};
 use declared::Wanted;
 use expiring::ExpiringColumn;
+use site::Site;
+use table::TableColumn;
+
+use std::hash::Hash;
 
 use crate::address::Id;
 use crate::dead_letter::Reason;
+use crate::table::TableSpec;
 use crate::value::{Value, ValueSpec};
 
 /// Addresses from which on it pays to fetch state before it is needed.
@@ -135,7 +144,7 @@ impl FunctionState {
         let Some(column) = self.columns[at].of_mut::<ExpiringColumn<V>>() else {
             return Err(self.declared[at].misfit(&spec.into()));
         };
-        if column.expiration() != spec.expiration() {
+        if !self.declared[at].fits(&spec.into()) {
             return Err(self.declared[at].misfit(&spec.into()));
         }
         let Some(slot) = cursor.slot else { return Ok(None) };
@@ -185,7 +194,7 @@ impl FunctionState {
         let Some(column) = self.columns[at].of_mut::<ExpiringColumn<V>>() else {
             return Err(self.declared[at].misfit(&spec.into()));
         };
-        if column.expiration() != spec.expiration() {
+        if !self.declared[at].fits(&spec.into()) {
             return Err(self.declared[at].misfit(&spec.into()));
         }
         if value.is_none() && cursor.slot.is_none() {
@@ -198,6 +207,35 @@ impl FunctionState {
         let change = column.put(slot, value, cursor.now_ms);
         self.addresses.count_values(slot, change);
         Ok(())
+    }
+
+    /// The table of an address.
+    pub(crate) fn table<'a, K: Value + Hash + Eq, V: Value>(
+        &'a mut self,
+        cursor: &'a mut Cursor,
+        id: &'a Id,
+        spec: TableSpec<K, V, &str>,
+    ) -> Result<TableAt<'a, K, V>, Box<Reason>> {
+        let at = self.column(spec.name(), spec.value_type(), spec)?;
+        let (column, site) = self.site::<TableColumn<K, V>>(at, cursor, id, spec.into())?;
+        Ok(TableAt { column, site })
+    }
+
+    /// A column and what goes with it, if it is what is wanted.
+    fn site<'a, C: AnyColumn>(
+        &'a mut self,
+        at: usize,
+        cursor: &'a mut Cursor,
+        id: &'a Id,
+        wanted: Wanted<'_>,
+    ) -> Result<(&'a mut C, Site<'a>), Box<Reason>> {
+        let FunctionState { addresses, declared, columns, written, wheel } = self;
+        match columns[at].of_mut::<C>() {
+            Some(column) if declared[at].fits(&wanted) => {
+                Ok((column, Site { at, id, cursor, addresses, written, wheel }))
+            }
+            _ => Err(declared[at].misfit(&wanted)),
+        }
     }
 
     /// Makes what was written since the last commit last.

@@ -1,5 +1,7 @@
 //! The values of a function type against plain maps.
 
+mod table;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -117,9 +119,9 @@ fn a_mismatch_names_both_types() {
 
 /// What a plain model of state that expires knows of a piece: whether it must be seen at some time,
 /// or must not be. Reads may be counted with an error of a sixteenth, and then it is `None`.
-fn is_seen(expiration: Lifetime, since: u64, now: u64) -> Option<bool> {
+fn is_seen(lifetime: Lifetime, since: u64, now: u64) -> Option<bool> {
     let age = now - since;
-    match expiration {
+    match lifetime {
         Lifetime::Ever => Some(true),
         Lifetime::Written(lifetime) => Some(age < lifetime),
         Lifetime::Used(lifetime) if age < lifetime => Some(true),
