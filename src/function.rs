@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::dead_letter::{OnFailure, Reason, chain};
+use crate::buffer::BufferSpec;
+use crate::dead_letter::{OnFailure, Reason};
 use crate::dispatch::Context;
 use crate::message::Carries;
 use crate::retry::Retry;
@@ -116,6 +118,14 @@ where
 
     /// Says what happens when the function fails, after the last attempt. Default:
     /// [`OnFailure::Stop`].
+    /// Declares a buffer that the function keeps for each address.
+    #[must_use]
+    pub fn buffer<E: Value>(mut self, spec: BufferSpec<E>) -> Self {
+        self.body.values.push(Declared::new(spec));
+        self
+    }
+
+    /// Says what happens when the function fails. Default: [`OnFailure::Stop`].
     #[must_use]
     pub fn on_failure(mut self, policy: OnFailure) -> Self {
         self.body.on_failure = policy;

@@ -559,6 +559,7 @@
 #![doc(html_root_url = "https://docs.rs/timely-statefun")]
 
 mod address;
+mod buffer;
 mod clock;
 mod dataflow;
 mod dead_letter;
@@ -577,10 +578,12 @@ mod table;
 mod value;
 
 pub use address::{Address, FunctionType, Id, Namespace, TypeName};
+pub use buffer::BufferSpec;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{Egresses, Handle, StatefulFunctions};
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 pub use dispatch::{Context, NoCaller, Outcome, Table, TokenInUse};
+pub use dispatch::{Buffer, Context, NoCaller, Table};
 pub use egress::Egress;
 pub use error::Error;
 pub use expiration::Expiration;

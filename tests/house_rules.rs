@@ -12,6 +12,7 @@ const WORDS: &[&str] = &[
     "src/messages.rs",
     "src/value.rs",
     "src/table.rs",
+    "src/buffer.rs",
     "src/expiration.rs",
     "src/egress.rs",
     "src/dead_letter.rs",

@@ -4,6 +4,7 @@
 //! This room is a state machine. It is told the time and does no input or output; what it sends goes
 //! through [`Surroundings`], and what it emits waits until it is asked for.
 
+mod buffer;
 mod context;
 mod delayed;
 mod effects;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use buffer::Buffer;
 pub use context::{Context, NoCaller};
 pub use delayed::TokenInUse;
 pub(crate) use egresses::{Batch, Egresses, ErasedEgress};

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hash;
 
+use super::buffer::BufferColumn;
 use super::column::{AnyColumn, Column};
 use super::expiring::ExpiringColumn;
 use super::table::TableColumn;
 use crate::address;
+use crate::buffer::BufferSpec;
 use crate::dead_letter::Reason;
 use crate::error::{self, Error};
 use crate::expiration::Expiration;
@@ -33,6 +35,7 @@ pub(crate) struct Wanted<'n> {
 pub(super) enum Kind {
     Value,
     Table,
+    Buffer,
 }
 
 impl fmt::Display for Kind {
@@ -40,6 +43,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Value => "value",
             Kind::Table => "table",
+            Kind::Buffer => "buffer",
         })
     }
 }
@@ -72,6 +76,20 @@ impl<'n, K: Value + Hash + Eq, V: Value> From<TableSpec<K, V, &'n str>> for Want
             expiration: spec.expiration(),
             rust_type: || format!("{} to {}", type_name::<K>(), type_name::<V>()),
             column: |expiration| Box::new(TableColumn::<K, V>::new(expiration)),
+        }
+    }
+}
+
+impl<'n, E: Value> From<BufferSpec<E, &'n str>> for Wanted<'n> {
+    fn from(spec: BufferSpec<E, &'n str>) -> Self {
+        Wanted {
+            kind: Kind::Buffer,
+            name: spec.name(),
+            key_type: "",
+            type_name: spec.type_name(),
+            expiration: spec.expiration(),
+            rust_type: || type_name::<E>().to_owned(),
+            column: |expiration| Box::new(BufferColumn::<E>::new(expiration)),
         }
     }
 }

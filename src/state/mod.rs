@@ -8,10 +8,13 @@
 //! Nothing here knows of messages, clocks or files. It is told the time.
 
 mod addresses;
+mod buffer;
 mod chunks;
 mod column;
 mod deadline;
 mod declared;
+mod deque;
+mod elements;
 mod expiring;
 mod rows;
 mod site;
@@ -19,11 +22,13 @@ mod table;
 mod wheel;
 
 pub(crate) use addresses::Slot;
+pub(crate) use buffer::BufferAt;
 pub(crate) use declared::Declared;
 pub(crate) use table::TableAt;
 pub(crate) use wheel::{Wheel, WheelKey};
 
 use addresses::Addresses;
+use buffer::BufferColumn;
 use column::{AnyColumn, Column};
 use deadline::{Item, Upkeep};
 use declared::Wanted;
@@ -34,6 +39,7 @@ use table::TableColumn;
 use std::hash::Hash;
 
 use crate::address::Id;
+use crate::buffer::BufferSpec;
 use crate::dead_letter::Reason;
 use crate::table::TableSpec;
 use crate::value::{Value, ValueSpec};
@@ -219,6 +225,18 @@ impl FunctionState {
         let at = self.column(spec.name(), spec.value_type(), spec)?;
         let (column, site) = self.site::<TableColumn<K, V>>(at, cursor, id, spec.into())?;
         Ok(TableAt { column, site })
+    }
+
+    /// The buffer of an address.
+    pub(crate) fn buffer<'a, E: Value>(
+        &'a mut self,
+        cursor: &'a mut Cursor,
+        id: &'a Id,
+        spec: BufferSpec<E, &str>,
+    ) -> Result<BufferAt<'a, E>, Box<Reason>> {
+        let at = self.column(spec.name(), spec.type_name(), spec)?;
+        let (column, site) = self.site::<BufferColumn<E>>(at, cursor, id, spec.into())?;
+        Ok(BufferAt { column, site })
     }
 
     /// A column and what goes with it, if it is what is wanted.

@@ -1,5 +1,6 @@
 //! The values of a function type against plain maps.
 
+mod buffer;
 mod table;
 
 use std::collections::BTreeMap;

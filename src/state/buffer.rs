@@ -1,0 +1,194 @@
+//! One declared buffer of one function type, for all addresses, and what the running invocation
+//! changed in it.
+//!
+//! Appending remembers how much was appended and nothing else; what is replaced or cleared is put
+//! aside as a whole.
+
+use std::hint::black_box;
+
+use super::addresses::Slot;
+use super::chunks::Chunks;
+use super::column::AnyColumn;
+use super::deadline::{Item, Upkeep};
+use super::elements::{Elements, Renewal};
+use super::site::Site;
+use crate::expiration::Expiration;
+use crate::value::Value;
+
+pub(super) struct BufferColumn<E> {
+    /// The buffers that are not empty.
+    cells: Chunks<Option<Box<Elements<E>>>>,
+    expiration: Expiration,
+    /// What the running invocation changed, oldest first.
+    pub(super) before: Vec<(Slot, Before<E>)>,
+}
+
+/// What there was before a change.
+pub(super) enum Before<E> {
+    NoBuffer,
+    /// The whole of it, when the buffer was cleared.
+    Buffer(Box<Elements<E>>),
+    /// So many elements less.
+    Fewer(usize),
+    Renewal(Renewal),
+}
+
+impl<E: Value> BufferColumn<E> {
+    pub(super) fn new(expiration: Expiration) -> Self {
+        BufferColumn { cells: Chunks::default(), expiration, before: Vec::new() }
+    }
+
+    fn elements(&self, slot: Slot) -> Option<&Elements<E>> {
+        self.cells.get(slot)?.as_deref()
+    }
+
+    fn elements_mut(&mut self, slot: Slot) -> Option<&mut Elements<E>> {
+        self.cells.get_mut(slot)?.as_deref_mut()
+    }
+
+    /// The deadline of an element that is written now.
+    fn written(&self, now_ms: u64) -> Option<u64> {
+        (!self.expiration.is_never()).then(|| self.expiration.written(now_ms))
+    }
+}
+
+impl<E: Value> AnyColumn for BufferColumn<E> {
+    fn touch(&self, slot: Slot) {
+        black_box(self.elements(slot).map(Elements::len));
+    }
+
+    fn commit(&mut self, upkeep: &mut Upkeep<'_>) {
+        let expires = !self.expiration.is_never();
+        let mut changes = std::mem::take(&mut self.before);
+        for (slot, before) in changes.drain(..).filter(|_| expires) {
+            match before {
+                Before::Buffer(mut elements) => upkeep.settle(elements.due_mut(), false, slot, 0),
+                Before::NoBuffer | Before::Fewer(_) => {
+                    // If the buffer of this change was cleared since, there may be none.
+                    if let Some(elements) = self.elements_mut(slot) {
+                        upkeep.settle(elements.due_mut(), true, slot, 0);
+                    }
+                }
+                Before::Renewal(_) => {}
+            }
+        }
+        self.before = changes;
+    }
+
+    fn rollback(&mut self, upkeep: &mut Upkeep<'_>) {
+        while let Some((slot, before)) = self.before.pop() {
+            let cell = self.cells.get_mut(slot).expect("it was written");
+            match (before, cell.as_deref_mut()) {
+                (Before::NoBuffer, Some(_)) => {
+                    *cell = None;
+                    upkeep.count(slot, -1);
+                }
+                (Before::Buffer(elements), None) => {
+                    *cell = Some(elements);
+                    upkeep.count(slot, 1);
+                }
+                (Before::Fewer(count), Some(elements)) => elements.truncate_by(count),
+                (Before::Renewal(renewal), Some(elements)) => elements.renewal = renewal,
+                _ => unreachable!("changes are undone in turn"),
+            }
+        }
+    }
+
+    fn expire(&mut self, item: Item, now_ms: u64, room: usize, upkeep: &mut Upkeep<'_>) -> usize {
+        let elements = self.elements_mut(item.slot).expect("what has an item is there");
+        elements.due_mut().was_due();
+        let swept = elements.sweep(now_ms, room);
+        if elements.len() > 0 {
+            upkeep.settle(elements.due_mut(), true, item.slot, 0);
+        } else {
+            self.cells.get_mut(item.slot).map(Option::take);
+            upkeep.count(item.slot, -1);
+        }
+        swept
+    }
+}
+
+/// The buffer of one address, during an invocation.
+pub(crate) struct BufferAt<'a, E> {
+    pub(super) column: &'a mut BufferColumn<E>,
+    pub(super) site: Site<'a>,
+}
+
+impl<E: Value> BufferAt<'_, E> {
+    fn elements(&self) -> Option<&Elements<E>> {
+        self.column.elements(self.site.slot()?)
+    }
+
+    pub(crate) fn append(&mut self, element: E) {
+        let column = &mut *self.column;
+        self.site.note_write(column.before.is_empty());
+        let slot = self.site.settle();
+        let deadline = column.written(self.site.now_ms());
+        let cell = column.cells.get_mut_or_grow(slot, || None);
+        if cell.is_none() {
+            self.site.count(slot, 1);
+            column.before.push((slot, Before::NoBuffer));
+        }
+        cell.get_or_insert_default().append(element, deadline);
+        match column.before.last_mut() {
+            Some((last, Before::Fewer(count))) if *last == slot => *count += 1,
+            _ => column.before.push((slot, Before::Fewer(1))),
+        }
+    }
+
+    pub(crate) fn extend(&mut self, elements: impl IntoIterator<Item = E>) {
+        elements.into_iter().for_each(|element| self.append(element));
+    }
+
+    pub(crate) fn replace(&mut self, elements: impl IntoIterator<Item = E>) {
+        let deadline = self.column.written(self.site.now_ms());
+        // All of them, before anything happens: who gives them may panic.
+        let mut replacement = Box::new(Elements::default());
+        elements.into_iter().for_each(|element| replacement.append(element, deadline));
+        self.clear();
+        if replacement.len() > 0 {
+            let column = &mut *self.column;
+            self.site.note_write(column.before.is_empty());
+            let slot = self.site.settle();
+            column.before.push((slot, Before::NoBuffer));
+            *column.cells.get_mut_or_grow(slot, || None) = Some(replacement);
+            self.site.count(slot, 1);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        let column = &mut *self.column;
+        if let Some(slot) = self.site.slot()
+            && let Some(elements) = column.cells.get_mut(slot).and_then(Option::take)
+        {
+            self.site.note_write(column.before.is_empty());
+            column.before.push((slot, Before::Buffer(elements)));
+            self.site.count(slot, -1);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let now_ms = self.site.now_ms();
+        self.elements().map_or(0, |elements| elements.len() - elements.expired(now_ms))
+    }
+
+    pub(crate) fn iter(&mut self) -> impl Iterator<Item = &E> {
+        self.renew();
+        let now_ms = self.site.now_ms();
+        self.elements().into_iter().flat_map(move |elements| elements.seen(now_ms))
+    }
+
+    /// Puts off the deadlines of all elements that are about to be read, if they must be.
+    fn renew(&mut self) {
+        let column = &mut *self.column;
+        let (expiration, now_ms) = (column.expiration, self.site.now_ms());
+        if let Some(slot) = self.site.slot()
+            && let Some(elements) = column.cells.get_mut(slot).and_then(Option::as_deref_mut)
+            && let Some(renewal) = elements.read(expiration, now_ms)
+        {
+            self.site.note_write(column.before.is_empty());
+            let before = std::mem::replace(&mut elements.renewal, renewal);
+            column.before.push((slot, Before::Renewal(before)));
+        }
+    }
+}

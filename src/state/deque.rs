@@ -1,0 +1,122 @@
+//! A queue with two ends in chunks: growing never moves what is there, and so never takes long.
+
+use std::collections::VecDeque;
+
+const CHUNK: usize = 4096;
+
+/// Chunks of which none is empty.
+pub(super) struct Deque<X> {
+    chunks: VecDeque<VecDeque<X>>,
+    len: usize,
+}
+
+impl<X> Default for Deque<X> {
+    fn default() -> Self {
+        Deque { chunks: VecDeque::new(), len: 0 }
+    }
+}
+
+impl<X> Deque<X> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn front(&self) -> Option<&X> {
+        self.chunks.front()?.front()
+    }
+
+    pub(super) fn front_mut(&mut self) -> Option<&mut X> {
+        self.chunks.front_mut()?.front_mut()
+    }
+
+    pub(super) fn back_mut(&mut self) -> Option<&mut X> {
+        self.chunks.back_mut()?.back_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &X> {
+        self.chunks.iter().flatten()
+    }
+
+    /// All but the first so many.
+    pub(super) fn iter_from(&self, from: usize) -> impl Iterator<Item = &X> {
+        // Every chunk is passed in one step, not element by element.
+        let mut skip = from;
+        self.chunks.iter().flat_map(move |chunk| {
+            let skipped = skip.min(chunk.len());
+            skip -= skipped;
+            chunk.range(skipped..)
+        })
+    }
+
+    pub(super) fn push_back(&mut self, item: X) {
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.len() < CHUNK => chunk.push_back(item),
+            full => {
+                // The first chunk grows as it fills: most queues are short.
+                let capacity = if full.is_some() { CHUNK } else { 0 };
+                let mut chunk = VecDeque::with_capacity(capacity);
+                chunk.push_back(item);
+                if self.chunks.is_empty() {
+                    self.chunks.reserve_exact(1);
+                }
+                self.chunks.push_back(chunk);
+            }
+        }
+        self.len += 1;
+    }
+
+    pub(super) fn pop_back(&mut self) -> Option<X> {
+        let chunk = self.chunks.back_mut()?;
+        let item = chunk.pop_back();
+        if chunk.is_empty() {
+            self.chunks.pop_back();
+        }
+        self.len -= 1;
+        item
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<X> {
+        let chunk = self.chunks.front_mut()?;
+        let item = chunk.pop_front();
+        if chunk.is_empty() {
+            self.chunks.pop_front();
+        }
+        self.len -= 1;
+        item
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_does_what_one_without_chunks_does() {
+        let (mut deque, mut model) = (Deque::default(), VecDeque::new());
+        let mut random = 1u64;
+        let mut draw = move |below: u64| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 33) % below
+        };
+        for round in 0..60 {
+            // Rounds that mostly push, and rounds that mostly pop.
+            let pushes = if round % 2 == 0 { 8 } else { 1 };
+            for item in 0..draw(6000) {
+                match draw(10) {
+                    n if n < pushes => {
+                        deque.push_back(item);
+                        model.push_back(item);
+                    }
+                    8 => assert_eq!(deque.pop_front(), model.pop_front()),
+                    _ => assert_eq!(deque.pop_back(), model.pop_back()),
+                }
+                assert_eq!(deque.len(), model.len());
+                assert_eq!(deque.front(), model.front());
+                assert_eq!(deque.back_mut(), model.back_mut());
+            }
+            assert!(deque.iter().eq(&model));
+            let from = draw(model.len() as u64 + 1) as usize;
+            assert!(deque.iter_from(from).eq(model.range(from..)));
+        }
+    }
+}
