@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use super::addresses::Slot;
-use super::chunks::Chunks;
+use super::chunks::Cells;
 use super::column::AnyColumn;
 use super::deadline::{Item, Upkeep};
 use super::elements::{Elements, Renewal};
@@ -17,7 +17,7 @@ use crate::value::Value;
 
 pub(super) struct BufferColumn<E> {
     /// The buffers that are not empty.
-    cells: Chunks<Option<Box<Elements<E>>>>,
+    cells: Cells<Option<Box<Elements<E>>>>,
     expiration: Expiration,
     /// What the running invocation changed, oldest first.
     pub(super) before: Vec<(Slot, Before<E>)>,
@@ -35,7 +35,7 @@ pub(super) enum Before<E> {
 
 impl<E: Value> BufferColumn<E> {
     pub(super) fn new(expiration: Expiration) -> Self {
-        BufferColumn { cells: Chunks::default(), expiration, before: Vec::new() }
+        BufferColumn { cells: Cells::default(), expiration, before: Vec::new() }
     }
 
     fn elements(&self, slot: Slot) -> Option<&Elements<E>> {
@@ -124,7 +124,7 @@ impl<E: Value> BufferAt<'_, E> {
         self.site.note_write(column.before.is_empty());
         let slot = self.site.settle();
         let deadline = column.written(self.site.now_ms());
-        let cell = column.cells.get_mut_or_grow(slot, || None);
+        let cell = column.cells.get_or_make(slot);
         if cell.is_none() {
             self.site.count(slot, 1);
             column.before.push((slot, Before::NoBuffer));
@@ -151,7 +151,7 @@ impl<E: Value> BufferAt<'_, E> {
             self.site.note_write(column.before.is_empty());
             let slot = self.site.settle();
             column.before.push((slot, Before::NoBuffer));
-            *column.cells.get_mut_or_grow(slot, || None) = Some(replacement);
+            *column.cells.get_or_make(slot) = Some(replacement);
             self.site.count(slot, 1);
         }
     }

@@ -1,7 +1,13 @@
-//! A vector in chunks that never move: growing never copies what is there, and so never takes long.
+//! Vectors in chunks that never move: growing never copies what is there, and so never takes long.
 
 const CHUNK_BITS: u32 = 12;
 const CHUNK: usize = 1 << CHUNK_BITS;
+
+/// The chunk of a number, and the place in it.
+#[inline]
+fn place(at: u32) -> (usize, usize) {
+    ((at >> CHUNK_BITS) as usize, at as usize & (CHUNK - 1))
+}
 
 /// A vector of chunks of equal size: pushing never moves what is there.
 pub(super) struct Chunks<X>(Vec<Vec<X>>);
@@ -15,29 +21,18 @@ impl<X> Default for Chunks<X> {
 impl<X> Chunks<X> {
     #[inline]
     pub(super) fn get(&self, at: u32) -> Option<&X> {
-        self.0.get((at >> CHUNK_BITS) as usize)?.get(at as usize & (CHUNK - 1))
+        let (chunk, place) = place(at);
+        self.0.get(chunk)?.get(place)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut X> {
-        self.0.get_mut((at >> CHUNK_BITS) as usize)?.get_mut(at as usize & (CHUNK - 1))
-    }
-
-    /// What is at a place, after as much was pushed as it takes to have one there.
-    #[inline]
-    pub(super) fn get_mut_or_grow(&mut self, at: u32, empty: impl Fn() -> X) -> &mut X {
-        while self.len() <= at as usize {
-            self.push(empty());
-        }
-        self.get_mut(at).expect("it was just made")
+        let (chunk, place) = place(at);
+        self.0.get_mut(chunk)?.get_mut(place)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &X> {
         self.0.iter().flatten()
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
-        self.0.iter_mut().flatten()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -58,5 +53,58 @@ impl<X> Chunks<X> {
             self.0.push(Vec::with_capacity(capacity));
         }
         self.0.last_mut().expect("there is one now").push(item);
+    }
+}
+
+/// Cells by number, of which many may never have been written: what one costs when it is first
+/// written depends on its chunk and not on its number.
+pub(super) struct Cells<X>(Vec<Vec<X>>);
+
+impl<X> Default for Cells<X> {
+    fn default() -> Self {
+        Cells(Vec::new())
+    }
+}
+
+impl<X> Cells<X> {
+    #[inline]
+    pub(super) fn get(&self, at: u32) -> Option<&X> {
+        let (chunk, place) = place(at);
+        self.0.get(chunk)?.get(place)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut X> {
+        let (chunk, place) = place(at);
+        self.0.get_mut(chunk)?.get_mut(place)
+    }
+
+    /// All cells that were written, and some of the others.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
+        self.0.iter_mut().flatten()
+    }
+}
+
+impl<X: Default> Cells<X> {
+    /// A cell, which is made if it was never written.
+    #[inline]
+    pub(super) fn get_or_make(&mut self, at: u32) -> &mut X {
+        let (chunk, place) = place(at);
+        if self.0.get(chunk).is_none_or(|cells| cells.len() <= place) {
+            self.make(chunk, place);
+        }
+        &mut self.0[chunk][place]
+    }
+
+    fn make(&mut self, chunk: usize, place: usize) {
+        if self.0.len() <= chunk {
+            self.0.resize_with(chunk + 1, Vec::new);
+        }
+        let cells = &mut self.0[chunk];
+        // The first chunk grows as it fills: most function types have few addresses.
+        if chunk > 0 {
+            cells.reserve_exact(CHUNK - cells.len());
+        }
+        cells.resize_with(place + 1, X::default);
     }
 }

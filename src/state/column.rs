@@ -5,7 +5,7 @@ use std::any::Any;
 use std::hint::black_box;
 
 use super::addresses::Slot;
-use super::chunks::Chunks;
+use super::chunks::Cells;
 use super::deadline::{Item, Upkeep};
 use crate::value::Value;
 
@@ -35,14 +35,14 @@ impl dyn AnyColumn {
 }
 
 pub(super) struct Column<V> {
-    cells: Chunks<Option<V>>,
+    cells: Cells<Option<V>>,
     /// What was in the slots that the running invocation wrote, oldest first.
     before: Vec<(Slot, Option<V>)>,
 }
 
 impl<V: Value> Column<V> {
     pub(super) fn new() -> Self {
-        Column { cells: Chunks::default(), before: Vec::new() }
+        Column { cells: Cells::default(), before: Vec::new() }
     }
 
     #[inline]
@@ -64,7 +64,7 @@ impl<V: Value> Column<V> {
     /// Replaces a value; says by how much the slot's number of values changes.
     #[inline]
     pub(super) fn put(&mut self, slot: Slot, value: Option<V>) -> i32 {
-        let cell = self.cells.get_mut_or_grow(slot, || None);
+        let cell = self.cells.get_or_make(slot);
         let change = i32::from(value.is_some()) - i32::from(cell.is_some());
         self.before.push((slot, std::mem::replace(cell, value)));
         change

@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use super::addresses::Slot;
-use super::chunks::Chunks;
+use super::chunks::Cells;
 use super::column::{AnyColumn, Column};
 use super::deadline::{Deadline, Item, Upkeep};
 use crate::expiration::Expiration;
@@ -15,14 +15,14 @@ use crate::value::Value;
 pub(super) struct ExpiringColumn<V> {
     values: Column<V>,
     expiration: Expiration,
-    deadlines: Chunks<Deadline>,
+    deadlines: Cells<Deadline>,
     /// The deadlines that the running invocation moved, as they were, oldest first.
     before: Vec<(Slot, u64)>,
 }
 
 impl<V: Value> ExpiringColumn<V> {
     pub(super) fn new(expiration: Expiration) -> Self {
-        let (values, deadlines) = (Column::new(), Chunks::default());
+        let (values, deadlines) = (Column::new(), Cells::default());
         ExpiringColumn { values, expiration, deadlines, before: Vec::new() }
     }
 
@@ -55,7 +55,7 @@ impl<V: Value> ExpiringColumn<V> {
     /// Replaces a value; says by how much the slot's number of values changes.
     pub(super) fn put(&mut self, slot: Slot, value: Option<V>, now_ms: u64) -> i32 {
         if value.is_some() {
-            let deadline = self.deadlines.get_mut_or_grow(slot, Deadline::default);
+            let deadline = self.deadlines.get_or_make(slot);
             self.before.push((slot, deadline.at));
             deadline.at = self.expiration.written(now_ms);
         }

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use hashbrown::HashTable;
 
 use super::addresses::spread;
-use super::chunks::Chunks;
+use super::chunks::{Cells, Chunks};
 use super::deadline::Deadline;
 
 /// The number of a row in its table; it stays the same while the entry is there.
@@ -45,12 +45,12 @@ pub(super) struct Rows<K, V> {
     /// Rows that are free; the last is taken first.
     free: Vec<RowNumber>,
     /// Since when rows are not seen; none, in a table whose entries live for ever.
-    deadlines: Chunks<Deadline>,
+    deadlines: Cells<Deadline>,
 }
 
 impl<K, V> Default for Rows<K, V> {
     fn default() -> Self {
-        let (rows, deadlines) = (Chunks::default(), Chunks::default());
+        let (rows, deadlines) = (Chunks::default(), Cells::default());
         Rows { index: HashTable::new(), rows, free: Vec::new(), deadlines }
     }
 }
@@ -133,7 +133,7 @@ impl<K, V> Rows<K, V> {
     }
 
     pub(super) fn deadline_mut(&mut self, row: RowNumber) -> &mut Deadline {
-        self.deadlines.get_mut_or_grow(row, Deadline::default)
+        self.deadlines.get_or_make(row)
     }
 
     /// The deadlines of all rows, free or not.

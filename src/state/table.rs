@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::hint::black_box;
 
 use super::addresses::Slot;
-use super::chunks::Chunks;
+use super::chunks::Cells;
 use super::column::AnyColumn;
 use super::deadline::{Item, Upkeep};
 use super::rows::{Half, Row, RowNumber, Rows, half};
@@ -19,7 +19,7 @@ use crate::value::Value;
 
 pub(super) struct TableColumn<K, V> {
     /// The tables that are not empty, and those that the running invocation made or emptied.
-    cells: Chunks<Option<Box<Rows<K, V>>>>,
+    cells: Cells<Option<Box<Rows<K, V>>>>,
     expiration: Expiration,
     /// With a seed of its own, so that nobody can choose keys that are found slowly. The order of
     /// entries does not depend on it.
@@ -41,7 +41,7 @@ pub(super) enum Before<K, V> {
 
 impl<K: Value + Hash + Eq, V: Value> TableColumn<K, V> {
     pub(super) fn new(expiration: Expiration) -> Self {
-        let (cells, hasher, before) = (Chunks::default(), RandomState::new(), Vec::new());
+        let (cells, hasher, before) = (Cells::default(), RandomState::new(), Vec::new());
         TableColumn { cells, expiration, hasher, before }
     }
 
@@ -203,7 +203,7 @@ impl<K: Value + Hash + Eq, V: Value> TableAt<'_, K, V> {
         let half = column.half(&key);
         self.site.note_write(column.before.is_empty());
         let slot = self.site.settle();
-        let cell = column.cells.get_mut_or_grow(slot, || None);
+        let cell = column.cells.get_or_make(slot);
         if cell.is_none() {
             *cell = Some(Box::default());
             column.before.push((slot, Before::NoTable));

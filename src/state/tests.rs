@@ -92,6 +92,24 @@ fn an_address_without_values_is_gone_and_its_slot_is_used_again() {
     assert_eq!(state.addresses.insert(&Id::from(1), 0), 0, "only one slot was ever made");
 }
 
+/// What is first written where there are many addresses costs as much as where there are few.
+#[test]
+fn a_value_that_few_of_many_addresses_keep_takes_memory_for_these() {
+    let mut cells = chunks::Cells::<Option<u64>>::default();
+    let mut draw = draws(3);
+    let mut model = BTreeMap::new();
+    for number in 0..100 {
+        let at = draw(1 << 31) as u32;
+        *cells.get_or_make(at) = Some(number);
+        model.insert(at, number);
+    }
+    assert!(model.iter().all(|(at, number)| cells.get(*at) == Some(&Some(*number))));
+    let written = cells.iter_mut().flatten().map(|number| *number);
+    assert!(written.eq(model.into_values()));
+    assert!(cells.iter_mut().count() <= 100 * 4096);
+    assert!(cells.get(1 << 31).is_none() && cells.get_mut(u32::MAX).is_none());
+}
+
 #[test]
 fn a_mismatch_names_both_types() {
     let mut state = state();
