@@ -40,10 +40,11 @@ pub enum Reason {
     /// The message is not of the type that the function takes.
     #[error("the message is of another type: {0}")]
     WrongInput(Mismatch),
-    /// The function used a state that it has not declared.
+    /// The function used a state that it has not declared, and it has no
+    /// [registry](crate::Function::registry).
     #[error("the function used state \"{0}\", which it does not declare")]
     UndeclaredState(String),
-    /// The function used a state with another type than it declared.
+    /// The function used a state with another type than it declared, or registered.
     #[error("the function used state \"{state}\" as \"{used}\" but declares it as \"{declared}\"")]
     StateType {
         /// The name of the state.
@@ -53,7 +54,7 @@ pub enum Reason {
         /// The name of the type it was used with.
         used: Box<str>,
     },
-    /// The function used a state as another kind of state than it declared.
+    /// The function used a state as another kind of state than it declared, or registered.
     #[error("the function used state \"{state}\" as a {used} but declares it as a {declared}")]
     StateKind {
         /// The name of the state.
@@ -63,7 +64,8 @@ pub enum Reason {
         /// The kind it was used as.
         used: Box<str>,
     },
-    /// The function used a state with another expiration than it declared.
+    /// The function used a state with another expiration than it declared, or registered. It would
+    /// not have the lifetime that is written where it is used.
     #[error(
         "the function used state \"{state}\" with expiration \"{used}\" but declares it with \
          \"{declared}\""
@@ -76,6 +78,12 @@ pub enum Reason {
         /// The expiration it was used with.
         used: Box<str>,
     },
+    /// The function used a state that cannot be registered: a name or the expiration is not valid.
+    #[error("the function used a state that cannot be registered: {0}")]
+    InvalidState(String),
+    /// The function used one more state than its [registry](crate::Function::registry) takes.
+    #[error("the function used more than {0} states that it does not declare")]
+    TooManyStates(usize),
     /// The function emitted to an egress that is not bound.
     #[error("the function emitted to egress \"{0}\", which is not bound")]
     UnknownEgress(String),

@@ -24,6 +24,8 @@ type Run<M, T> = dyn Fn(&mut Context<'_, M, T>, &M) -> Result<(), Reason>;
 pub(crate) struct Body<M, T> {
     pub(crate) run: Box<Run<M, T>>,
     pub(crate) values: Vec<Declared>,
+    /// How many states may be registered, if any may.
+    pub(crate) registry: Option<usize>,
     pub(crate) on_failure: OnFailure,
     pub(crate) retry: Retry,
     /// How many asynchronous operations it may have under way on a worker; 0 if it declares none.
@@ -99,6 +101,8 @@ where
             operations_max: 0,
             detached: false,
         };
+        let (values, registry) = (Vec::new(), None);
+        let body = Body { run: Box::new(run), values, registry, on_failure: OnFailure::Stop };
         Function { body, input: PhantomData }
     }
 
@@ -122,6 +126,35 @@ where
     #[must_use]
     pub fn buffer<E: Value>(mut self, spec: BufferSpec<E>) -> Self {
         self.body.values.push(Declared::new(spec));
+        self
+    }
+
+    /// Lets the function keep state that it does not declare, with names that are found out at run
+    /// time: up to `states_max` values, tables and buffers, each of which an address may keep or not.
+    ///
+    /// A state is registered with its first use, be it only a read. All addresses of the function's
+    /// type on a worker share the registrations and the limit; functions of a namespace have them for
+    /// each type. An invocation that fails registers nothing. What was registered stays so.
+    ///
+    /// Where a state was registered as another kind of state, or with another type or expiration, and
+    /// where a name is not valid or there are too many, the use has no effect and the invocation
+    /// [fails](crate::Reason).
+    ///
+    /// ```
+    /// use timely_statefun::{Function, ValueSpec};
+    ///
+    /// // Counts words for each letter that one begins with.
+    /// let count = Function::<String, String>::new(|context, word: &String| {
+    ///     let letter = word.get(..1).ok_or("an empty word")?;
+    ///     let seen = context.update(ValueSpec::new(letter), |seen: &mut u64| *seen += 1);
+    ///     println!("{seen} words with {letter}");
+    ///     Ok(())
+    /// });
+    /// let count = count.registry(26);
+    /// ```
+    #[must_use]
+    pub fn registry(mut self, states_max: usize) -> Self {
+        self.body.registry = Some(states_max);
         self
     }
 

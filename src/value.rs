@@ -55,7 +55,16 @@ named! {
 /// assert_eq!((SEEN.name(), SEEN.type_name()), ("seen", "rust/u64"));
 /// ```
 ///
-/// `N` is the kind of reference the names are; where nothing else is said, they are constants.
+/// `N` is the kind of reference the names are. Specs that are declared are constants, which is what
+/// `ValueSpec<u64>` says; one for a [registry](crate::Function::registry) may borrow a name that is
+/// found out at run time.
+///
+/// ```
+/// # use timely_statefun::ValueSpec;
+/// let name = format!("seen-{}", 2025);
+/// let seen = ValueSpec::<u64, _>::new(&name);
+/// assert_eq!(seen.name(), "seen-2025");
+/// ```
 pub struct ValueSpec<V, N = &'static str> {
     name: N,
     type_name: N,

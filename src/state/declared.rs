@@ -120,6 +120,20 @@ impl Declared {
         }
     }
 
+    /// A state whose names were found out at run time.
+    pub(super) fn owned(wanted: &Wanted<'_>) -> Self {
+        let owned = |name: &str| Cow::Owned(name.to_owned());
+        Declared {
+            name: owned(wanted.name),
+            kind: wanted.kind,
+            key_type: owned(wanted.key_type),
+            type_name: owned(wanted.type_name),
+            expiration: wanted.expiration,
+            rust_type: wanted.rust_type,
+            column: wanted.column,
+        }
+    }
+
     /// Checks its names and its expiration.
     ///
     /// # Errors

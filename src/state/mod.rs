@@ -16,6 +16,7 @@ mod declared;
 mod deque;
 mod elements;
 mod expiring;
+mod registry;
 mod rows;
 mod site;
 mod table;
@@ -33,6 +34,7 @@ use column::{AnyColumn, Column};
 use deadline::{Item, Upkeep};
 use declared::Wanted;
 use expiring::ExpiringColumn;
+use registry::Registry;
 use site::Site;
 use table::TableColumn;
 
@@ -58,7 +60,11 @@ pub(crate) struct Cursor {
 #[derive(Default)]
 pub(crate) struct FunctionState {
     addresses: Addresses,
+    /// What is declared, and after that what was registered, in the order of their columns.
     declared: Vec<Declared>,
+    /// How many of these are declared.
+    constants: usize,
+    registry: Option<Registry>,
     columns: Vec<Box<dyn AnyColumn>>,
     /// Columns written since the last commit or rollback, each once.
     written: Vec<usize>,
@@ -67,10 +73,14 @@ pub(crate) struct FunctionState {
 }
 
 impl FunctionState {
-    pub(crate) fn new(declared: &[Declared]) -> Self {
+    /// No state yet of a function that declares some, and that may register so much more, if it has
+    /// a registry.
+    pub(crate) fn new(declared: &[Declared], states_max: Option<usize>) -> Self {
         FunctionState {
             addresses: Addresses::default(),
             declared: declared.to_vec(),
+            constants: declared.len(),
+            registry: states_max.map(Registry::new),
             columns: declared.iter().map(Declared::column).collect(),
             written: Vec::new(),
             wheel: Wheel::default(),
@@ -99,7 +109,7 @@ impl FunctionState {
     #[inline]
     pub(crate) fn touch(&self, slot: Slot) {
         self.addresses.touch(slot);
-        for column in &self.columns {
+        for column in &self.columns[..self.constants] {
             column.touch(slot);
         }
     }
@@ -113,16 +123,33 @@ impl FunctionState {
     /// The column of a name. Whether it fits what it is wanted for is found out by what is in it.
     #[inline]
     fn column<'n>(
-        &self,
+        &mut self,
         name: &str,
         type_name: &str,
         wanted: impl Into<Wanted<'n>>,
     ) -> Result<usize, Box<Reason>> {
-        match self.declared.iter().position(|declared| declared.is_called(name)) {
+        let mut constants = self.declared[..self.constants].iter();
+        match constants.position(|declared| declared.is_called(name)) {
             Some(at) if self.declared[at].has_type(type_name) => Ok(at),
             Some(at) => Err(self.declared[at].misfit(&wanted.into())),
-            None => Err(Box::new(Reason::UndeclaredState(name.to_owned()))),
+            None => self.registered(&wanted.into()),
         }
+    }
+
+    /// The column of a state that is not declared, which is registered if there is a registry.
+    fn registered(&mut self, wanted: &Wanted<'_>) -> Result<usize, Box<Reason>> {
+        let Some(registry) = &mut self.registry else {
+            return Err(Box::new(Reason::UndeclaredState(wanted.name.to_owned())));
+        };
+        if let Some(at) = registry.find(wanted.name) {
+            let declared = &self.declared[at];
+            return if declared.fits(wanted) { Ok(at) } else { Err(declared.misfit(wanted)) };
+        }
+        let at = self.columns.len();
+        let declared = registry.register(wanted, at)?;
+        self.columns.push(declared.column());
+        self.declared.push(declared);
+        Ok(at)
     }
 
     #[inline]
@@ -247,7 +274,7 @@ impl FunctionState {
         id: &'a Id,
         wanted: Wanted<'_>,
     ) -> Result<(&'a mut C, Site<'a>), Box<Reason>> {
-        let FunctionState { addresses, declared, columns, written, wheel } = self;
+        let FunctionState { addresses, declared, columns, written, wheel, .. } = self;
         match columns[at].of_mut::<C>() {
             Some(column) if declared[at].fits(&wanted) => {
                 Ok((column, Site { at, id, cursor, addresses, written, wheel }))
@@ -263,6 +290,9 @@ impl FunctionState {
             let mut upkeep = Upkeep { column: at as u32, addresses, wheel };
             self.columns[at].commit(&mut upkeep);
         }
+        if let Some(registry) = &mut self.registry {
+            registry.commit();
+        }
         self.release(cursor);
     }
 
@@ -272,6 +302,11 @@ impl FunctionState {
         for at in self.written.drain(..) {
             let mut upkeep = Upkeep { column: at as u32, addresses, wheel };
             self.columns[at].rollback(&mut upkeep);
+        }
+        if let Some(registry) = &mut self.registry {
+            let columns = self.columns.len() - registry.rollback(self.columns.len());
+            self.columns.truncate(columns);
+            self.declared.truncate(columns);
         }
         self.release(cursor);
     }

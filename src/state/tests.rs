@@ -1,6 +1,7 @@
 //! The values of a function type against plain maps.
 
 mod buffer;
+mod registry;
 mod table;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ const COUNT: ValueSpec<u64> = ValueSpec::new("count");
 const NAME: ValueSpec<String> = ValueSpec::new("name");
 
 fn state() -> FunctionState {
-    FunctionState::new(&[Declared::new(COUNT), Declared::new(NAME)])
+    FunctionState::new(&[Declared::new(COUNT), Declared::new(NAME)], None)
 }
 
 fn seek(state: &FunctionState, id: &Id) -> Cursor {
@@ -182,7 +183,7 @@ fn random_invocations_and_turns_of_the_clock_leave_what_plain_maps_would_hold() 
     for seed in 0..400 {
         let mut draw = draws(seed);
         let declared: Vec<_> = (0..4).map(|which| Declared::new(spec(which))).collect();
-        let mut state = FunctionState::new(&declared);
+        let mut state = FunctionState::new(&declared, None);
         let mut now = draw(2) * 1_700_000_000_000;
         // What each value is, and since when it counts.
         let mut model: BTreeMap<(u64, usize), (u64, u64)> = BTreeMap::new();
@@ -264,7 +265,7 @@ fn random_invocations_and_turns_of_the_clock_leave_what_plain_maps_would_hold() 
 #[test]
 fn what_expires_gives_its_memory_back_and_its_slot_is_used_again() {
     const CART: ValueSpec<String> = ValueSpec::new("cart").expiring(after_write(10));
-    let mut state = FunctionState::new(&[Declared::new(CART)]);
+    let mut state = FunctionState::new(&[Declared::new(CART)], None);
     for round in 0..100 {
         for number in 0..50 {
             let id = Id::from(round * 50 + number);
@@ -288,7 +289,7 @@ fn what_expires_gives_its_memory_back_and_its_slot_is_used_again() {
 #[test]
 fn a_value_that_is_written_all_the_time_is_one_item_of_the_wheel() {
     const SEEN: ValueSpec<u64> = ValueSpec::new("seen").expiring(after_write(1000));
-    let mut state = FunctionState::new(&[Declared::new(SEEN)]);
+    let mut state = FunctionState::new(&[Declared::new(SEEN)], None);
     let id = Id::new("x");
     for now in 0..1000 {
         let mut cursor = seek_at(&state, &id, now);

@@ -15,7 +15,7 @@ fn spec(which: usize) -> BufferSpec<u64> {
 
 fn buffers() -> FunctionState {
     let declared: Vec<_> = (0..3).map(|which| Declared::new(spec(which))).collect();
-    FunctionState::new(&declared)
+    FunctionState::new(&declared, None)
 }
 
 /// An address and a buffer; its elements, and since when each of them counts.
@@ -152,7 +152,7 @@ fn a_change_costs_what_changed_however_many_elements_there_are() {
     const BIG: BufferSpec<Solid> =
         BufferSpec::typed("big", "test/solid").expiring(after_write(1000));
     const ELEMENTS: u64 = 1_000_000;
-    let mut state = FunctionState::new(&[Declared::new(BIG)]);
+    let mut state = FunctionState::new(&[Declared::new(BIG)], None);
     let id = Id::new("x");
     let mut cursor = seek(&state, &id);
     let mut buffer = state.buffer(&mut cursor, &id, BIG).unwrap();

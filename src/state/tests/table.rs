@@ -16,7 +16,7 @@ fn spec(which: usize) -> TableSpec<String, u64> {
 
 fn tables() -> FunctionState {
     let declared: Vec<_> = (0..3).map(|which| Declared::new(spec(which))).collect();
-    FunctionState::new(&declared)
+    FunctionState::new(&declared, None)
 }
 
 /// An address, a table, and a key; the value, and since when it counts.
@@ -262,7 +262,7 @@ fn a_change_costs_what_changed_however_many_entries_there_are() {
     const BIG: TableSpec<Counted, Counted> =
         TableSpec::typed("big", "test/counted", "test/counted").expiring(after_write(1000));
     const ENTRIES: u64 = 1_000_000;
-    let mut state = FunctionState::new(&[Declared::new(BIG)]);
+    let mut state = FunctionState::new(&[Declared::new(BIG)], None);
     let id = Id::new("x");
     let mut cursor = seek(&state, &id);
     let mut table = state.table(&mut cursor, &id, BIG).unwrap();
@@ -313,7 +313,7 @@ fn a_change_costs_what_changed_however_many_entries_there_are() {
 #[test]
 fn a_table_that_expires_is_gone_without_being_touched() {
     const LATEST: TableSpec<u64, u64> = TableSpec::new("latest").expiring(after_write(100));
-    let mut state = FunctionState::new(&[Declared::new(LATEST)]);
+    let mut state = FunctionState::new(&[Declared::new(LATEST)], None);
     let id = Id::new("x");
     for now in 0..100 {
         let mut cursor = seek_at(&state, &id, now);
@@ -336,7 +336,7 @@ fn a_table_that_expires_is_gone_without_being_touched() {
 
 #[test]
 fn a_mismatch_of_tables_names_kinds_and_both_types() {
-    let mut state = FunctionState::new(&[Declared::new(spec(0)), Declared::new(COUNT)]);
+    let mut state = FunctionState::new(&[Declared::new(spec(0)), Declared::new(COUNT)], None);
     let id = Id::new("x");
     let mut cursor = seek(&state, &id);
     let kinds = |state: &str, declared: &str, used: &str| {
