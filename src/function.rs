@@ -5,9 +5,8 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use crate::dead_letter::{OnFailure, Reason, chain};
 use crate::buffer::BufferSpec;
-use crate::dead_letter::{OnFailure, Reason};
+use crate::dead_letter::{OnFailure, Reason, chain};
 use crate::dispatch::Context;
 use crate::message::Carries;
 use crate::retry::Retry;
@@ -37,14 +36,14 @@ pub(crate) struct Body<M, T> {
 impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
     /// The same function in a program whose messages carry the function's.
     pub(crate) fn carried_by<M: Carries<N> + 'static>(self: Rc<Self>) -> Body<M, T> {
-        let (values, on_failure) = (self.values.clone(), self.on_failure);
-        let (retry, operations_max, detached) =
-            (self.retry.clone(), self.operations_max, self.detached);
+        let Body { values, registry, on_failure, retry, operations_max, detached, .. } = &*self;
+        let (values, registry, on_failure) = (values.clone(), *registry, *on_failure);
+        let (retry, operations_max, detached) = (retry.clone(), *operations_max, *detached);
         let run = move |context: &mut Context<'_, M, T>, message: &M| {
             let run = |input: &N| context.with_mapped(|context| (self.run)(context, input));
             message.unpack(run).unwrap_or_else(|mismatch| Err(Reason::WrongInput(mismatch)))
         };
-        Body { run: Box::new(run), values, on_failure, retry, operations_max, detached }
+        Body { run: Box::new(run), values, registry, on_failure, retry, operations_max, detached }
     }
 }
 
@@ -96,13 +95,12 @@ where
         let body = Body {
             run: Box::new(run),
             values: Vec::new(),
+            registry: None,
             on_failure: OnFailure::Stop,
             retry: Retry::attempts(1),
             operations_max: 0,
             detached: false,
         };
-        let (values, registry) = (Vec::new(), None);
-        let body = Body { run: Box::new(run), values, registry, on_failure: OnFailure::Stop };
         Function { body, input: PhantomData }
     }
 
@@ -120,8 +118,6 @@ where
         self
     }
 
-    /// Says what happens when the function fails, after the last attempt. Default:
-    /// [`OnFailure::Stop`].
     /// Declares a buffer that the function keeps for each address.
     #[must_use]
     pub fn buffer<E: Value>(mut self, spec: BufferSpec<E>) -> Self {
@@ -158,7 +154,8 @@ where
         self
     }
 
-    /// Says what happens when the function fails. Default: [`OnFailure::Stop`].
+    /// Says what happens when the function fails, after the last attempt. Default:
+    /// [`OnFailure::Stop`].
     #[must_use]
     pub fn on_failure(mut self, policy: OnFailure) -> Self {
         self.body.on_failure = policy;

@@ -208,12 +208,10 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 let within = |(bound, _): &&(&str, _)| *bound == name.namespace();
                 self.bound.namespaces.iter().find(within).map(|(_, body)| body)
             });
-            let state = body.map(|body| FunctionState::new(&body.values)).unwrap_or_default();
-            self.entries.push(Entry { body: body.cloned(), state, meters: Meters::default() });
             let state = body
                 .map(|body| FunctionState::new(&body.values, body.registry))
                 .unwrap_or_default();
-            self.entries.push(Entry { body: body.cloned(), state });
+            self.entries.push(Entry { body: body.cloned(), state, meters: Meters::default() });
         }
     }
 
