@@ -10,12 +10,14 @@
 //! * Asynchronous operations that are ready at once, as many under way as may be: the ceiling spawns the
 //!   same futures and takes their outcomes from a channel.
 //!
-//! `cargo bench --bench state`, or `-- --quick` for less than a minute. Each figure is one line of JSON;
-//! what a person wants to know goes to the standard error. Memory is what the process has resident.
+//! `cargo bench --bench state`, or `-- --quick` for about a minute. Each figure is one line of JSON; what
+//! a person wants to know goes to the standard error. Every case has a process of its own, since memory
+//! is what the process has resident.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hint::black_box;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -347,8 +349,38 @@ fn operations(bench: &mut Bench<'_>, runtime: &tokio::runtime::Handle, operation
     compare("asynchronous operations", operations as f64, library, began.elapsed());
 }
 
+/// The cases, by name.
+const CASES: &[&str] = &["table", "tables", "buffer", "buffers", "delays", "tokens", "operations"];
+
+fn run(case: &str, quick: bool, bench: &mut Bench<'_>, runtime: &tokio::runtime::Handle) {
+    let changes = if quick { 3_000_000 } else { 30_000_000 };
+    match case {
+        "table" => tables(bench, "entries of one table of 1M", 1, 1_000_000, changes),
+        "tables" => tables(bench, "entries of 100k tables of 10", 100_000, 10, changes),
+        "buffer" => buffers(bench, "elements of one buffer", 1, changes * 4),
+        "buffers" => buffers(bench, "elements of 100k buffers", 100_000, changes * 4),
+        "delays" => delays(bench, 10_000_000),
+        "tokens" => cancellations(bench, if quick { 1_000_000 } else { 10_000_000 }),
+        "operations" => operations(bench, runtime, if quick { 300_000 } else { 3_000_000 }),
+        _ => panic!("\"{case}\" is none of {CASES:?}"),
+    }
+}
+
 fn main() {
+    let mut arguments = std::env::args().skip(1);
     let quick = std::env::args().any(|argument| argument == "--quick");
+    let Some(case) =
+        arguments.find_map(|argument| argument.strip_prefix("case=").map(str::to_owned))
+    else {
+        let program = std::env::current_exe().expect("this program has a path");
+        for case in CASES {
+            let mut command = Command::new(&program);
+            command.arg(format!("case={case}")).args(quick.then_some("--quick"));
+            let status = command.status().expect("this program can be started");
+            assert!(status.success(), "{case}: {status}");
+        }
+        return;
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
     let runtime = runtime.expect("a runtime can be built");
     let on = runtime.handle().clone();
@@ -360,14 +392,7 @@ fn main() {
             (input, stream.stateful_functions(functions).expect("bound once each").handle())
         });
         let mut bench = Bench { worker, input, handle, hands };
-        let changes = if quick { 3_000_000 } else { 30_000_000 };
-        tables(&mut bench, "entries of one table of 1M", 1, 1_000_000, changes);
-        tables(&mut bench, "entries of 100k tables of 10", 100_000, 10, changes);
-        buffers(&mut bench, "elements of one buffer", 1, changes);
-        buffers(&mut bench, "elements of 100k buffers", 100_000, changes);
-        delays(&mut bench, 10_000_000);
-        cancellations(&mut bench, if quick { 1_000_000 } else { 10_000_000 });
-        operations(&mut bench, &on, if quick { 300_000 } else { 3_000_000 });
+        run(&case, quick, &mut bench, &on);
         bench.input.close();
         bench.handle.run(bench.worker).expect("nothing fails");
     });

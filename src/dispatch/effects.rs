@@ -1,5 +1,6 @@
 //! What a running function can reach, and what it does that must wait until it has succeeded.
 
+use std::collections::HashMap;
 use std::marker::PhantomData;
 
 use super::later::{Change, Later};
@@ -24,28 +25,41 @@ pub(super) trait Reach<M, T> {
 
 /// What an invocation does besides writing state, sending and emitting.
 pub(super) struct Effects<M> {
-    pub(super) delayed: Vec<Change<M>>,
+    /// In order; what was taken back again is gone.
+    delayed: Vec<Option<Change<M>>>,
+    /// What this invocation did with a token of its address.
+    tokens: HashMap<Box<str>, Token>,
     pub(super) started: Vec<Task<M>>,
+}
+
+enum Token {
+    /// A message was set with it: the change at this place.
+    Used(usize),
+    /// Its message was cancelled.
+    Free,
 }
 
 impl<M> Default for Effects<M> {
     fn default() -> Self {
-        Effects { delayed: Vec::new(), started: Vec::new() }
+        Effects { delayed: Vec::new(), tokens: HashMap::new(), started: Vec::new() }
     }
 }
 
 impl<M> Effects<M> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.delayed.is_empty() && self.started.is_empty()
+    }
+
     pub(super) fn clear(&mut self) {
         self.delayed.clear();
+        self.tokens.clear();
         self.started.clear();
     }
 
-    /// The delayed message of this invocation that has a token.
-    fn position(&self, token: &str) -> Option<usize> {
-        self.delayed.iter().position(|change| match change {
-            Change::Set { token: Some(used), .. } => **used == *token,
-            Change::Set { token: None, .. } | Change::Cancel(_) => false,
-        })
+    /// Takes what was done with delayed messages, in order.
+    pub(super) fn take_delayed(&mut self) -> impl Iterator<Item = Change<M>> + '_ {
+        self.tokens.clear();
+        self.delayed.drain(..).flatten()
     }
 }
 
@@ -54,16 +68,6 @@ pub(super) struct Reached<'a, M, S> {
     pub(super) outside: &'a mut S,
     pub(super) later: &'a Later<M>,
     pub(super) effects: &'a mut Effects<M>,
-}
-
-impl<M, S> Reached<'_, M, S> {
-    /// The message with a token that was set by an earlier invocation and not taken back by this one.
-    fn find(&self, sender: &Head, token: &str) -> Option<u32> {
-        let key = self.later.find(sender, token)?;
-        let cancelled =
-            |change: &Change<M>| matches!(change, Change::Cancel(other) if *other == key);
-        (!self.effects.delayed.iter().any(cancelled)).then_some(key)
-    }
 }
 
 impl<M, T, S: Surroundings<M, T>> Reach<M, T> for Reached<'_, M, S> {
@@ -84,21 +88,37 @@ impl<M, T, S: Surroundings<M, T>> Reach<M, T> for Reached<'_, M, S> {
     }
 
     fn token_is_used(&self, sender: &Head, token: &str) -> bool {
-        self.effects.position(token).is_some() || self.find(sender, token).is_some()
+        match self.effects.tokens.get(token) {
+            Some(Token::Used(_)) => true,
+            Some(Token::Free) => false,
+            None => self.later.find(sender, token).is_some(),
+        }
     }
 
     fn send_after(&mut self, due_ms: u64, token: Option<Box<str>>, routed: Routed<M>) {
-        self.effects.delayed.push(Change::Set { due_ms, token, routed });
+        let Effects { delayed, tokens, .. } = &mut *self.effects;
+        if let Some(token) = &token {
+            tokens.insert(token.clone(), Token::Used(delayed.len()));
+        }
+        delayed.push(Some(Change::Set { due_ms, token, routed }));
     }
 
     fn cancel(&mut self, sender: &Head, token: &str) -> bool {
-        if let Some(at) = self.effects.position(token) {
-            self.effects.delayed.remove(at);
-            return true;
-        }
-        let found = self.find(sender, token);
-        self.effects.delayed.extend(found.map(Change::Cancel));
-        found.is_some()
+        let Effects { delayed, tokens, .. } = &mut *self.effects;
+        let change = match tokens.get(token) {
+            Some(Token::Used(at)) => {
+                delayed[*at] = None;
+                None
+            }
+            Some(Token::Free) => return false,
+            None => match self.later.find(sender, token) {
+                Some(key) => Some(Change::Cancel(key)),
+                None => return false,
+            },
+        };
+        delayed.extend(change.map(Some));
+        tokens.insert(token.into(), Token::Free);
+        true
     }
 
     fn start(&mut self, operation: Task<M>) {

@@ -345,7 +345,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             Ok(()) => {
                 state.commit(cursor);
                 self.egresses.commit();
-                if !(self.effects.delayed.is_empty() && self.effects.started.is_empty()) {
+                if !self.effects.is_empty() {
                     self.take_effect(head, outside);
                 }
                 Ok(())
@@ -353,7 +353,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             Err(reason) => {
                 state.rollback(cursor);
                 self.egresses.rollback();
-                self.effects.clear();
+                if !self.effects.is_empty() {
+                    self.effects.clear();
+                }
                 let may_pass = !misused && !matches!(reason, Reason::WrongInput(_));
                 let on_failure = body.on_failure;
                 Err(Failure { reason, attempts: attempts + 1, on_failure, may_pass })
@@ -367,9 +369,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     where
         S: Surroundings<M, T, Held = H>,
     {
-        if !self.effects.delayed.is_empty() {
+        self.later.apply(self.effects.take_delayed());
+        if self.later.len() > 0 {
             outside.expect_event();
-            self.later.apply(self.effects.delayed.drain(..));
         }
         let function = self.names.function(head.target_type) as usize;
         let body = self.entries[head.target_type as usize].body.as_ref();
