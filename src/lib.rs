@@ -59,9 +59,58 @@
 //!
 //! # State
 //!
-//! What a function keeps for each address is declared with a [`ValueSpec`], a constant with a name
-//! and a type. The [`Context`] reads it, sets it, clears it, and [updates](Context::update) it from
-//! its default. An address that keeps nothing takes no memory.
+//! What a function keeps for each address is declared with constants, each of which has a name and a
+//! type:
+//!
+//! * A [`ValueSpec`] is one value. The [`Context`] reads it, sets it, clears it, and
+//!   [updates](Context::update) it from its default.
+//! * A [`TableSpec`] is a map. A [`Table`] reads and writes each entry by itself, at a price that does
+//!   not depend on how many there are.
+//! * A [`BufferSpec`] is a sequence that a [`Buffer`] appends to.
+//!
+//! Each of them may say with an [`Expiration`] how long it lives after it was last written, or used:
+//! a value, an entry of a table, an element of a buffer. What has expired is not seen again, and gives
+//! its memory back although nobody touches it. An address that keeps nothing takes no memory.
+//!
+//! ```
+//! use std::time::Duration;
+//! use timely::dataflow::operators::{Capture, ToStream, capture::Extract};
+//! use timely_statefun::{BufferSpec, Egress, Expiration, Function, Functions, FunctionType};
+//! use timely_statefun::{StatefulFunctions, TableSpec, ValueSpec};
+//!
+//! /// Takes the amounts that were bought of some thing.
+//! const SHOP: FunctionType<(String, u64)> = FunctionType::new("example/shop");
+//! const SOLD: ValueSpec<u64> = ValueSpec::new("sold");
+//! const SOLD_OF: TableSpec<String, u64> = TableSpec::new("sold-of");
+//! /// What was sold of late.
+//! const LATEST: BufferSpec<String> = BufferSpec::new("latest")
+//!     .expiring(Expiration::after_write(Duration::from_secs(24 * 60 * 60)));
+//! const REPORTS: Egress<String> = Egress::new("example/reports");
+//!
+//! let reports = timely::example(|scope| {
+//!     let shop = Function::new(|context, (thing, amount): &(String, u64)| {
+//!         let sold = context.update(SOLD, |sold| *sold += amount);
+//!         let sold_of = context.table(SOLD_OF).update(thing.clone(), |sold| *sold += amount);
+//!         let mut latest = context.buffer(LATEST);
+//!         latest.append(thing.clone());
+//!         let latest: Vec<_> = latest.iter().map(String::as_str).collect();
+//!         let report = format!("{sold_of} of {sold} pieces are {thing}; today {}", latest.join(", "));
+//!         context.emit(REPORTS, report);
+//!         Ok(())
+//!     });
+//!     let shop = shop.value(SOLD).table(SOLD_OF).buffer(LATEST);
+//!     let functions: Functions<(String, u64)> = Functions::new().embedded(SHOP, shop).egress(REPORTS);
+//!     let bought = [("tea", 2), ("cups", 1), ("tea", 3)];
+//!     let bought = bought.map(|(thing, amount)| SHOP.message("here", (thing.to_owned(), amount)));
+//!     let egresses = bought.to_stream(scope).stateful_functions(functions).unwrap();
+//!     egresses.stream(REPORTS).unwrap().capture()
+//! });
+//! let reports: Vec<String> = reports.extract().remove(0).1;
+//! assert!(reports.contains(&"5 of 6 pieces are tea; today tea, cups, tea".to_owned()));
+//! ```
+//!
+//! Where names appear at run time, as those of rules or tenants do, a function has a
+//! [registry](Function::registry) for state that it does not declare.
 //!
 //! State is one of the three things an invocation does; the others are to send and to emit. They take
 //! effect together when the function returns `Ok`, and not at all otherwise.

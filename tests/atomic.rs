@@ -9,13 +9,15 @@ mod support;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use support::{Random, Running};
 use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely_statefun::{
-    Carries, Context, DeadLetter, Egress, Envelope, Function, FunctionResult, FunctionType,
-    Functions, Mismatch, OnFailure, Reason, StatefulFunctions, Stopped, ValueSpec,
+    Buffer, BufferSpec, Carries, Context, DeadLetter, Egress, Envelope, Expiration, Function,
+    FunctionResult, FunctionType, Functions, Mismatch, OnFailure, Reason, StatefulFunctions,
+    Stopped, Table, TableSpec, ValueSpec,
 };
 
 /// An account, what it held before a step, and the step's amount.
@@ -87,11 +89,43 @@ fn state_type(used: &str) -> Reason {
     Reason::StateType { state, declared, used: used.into() }
 }
 
+/// Whether a table that is used wrongly finds nothing and keeps nothing.
+fn finds_nothing(table: &mut Table<'_, u64, u64>) -> bool {
+    let kept = table.insert(1, 1) || table.update(2, |n| *n += 1) != 1 || table.remove(&1);
+    table.clear();
+    let found = table.contains_key(&1) || table.get(&2).is_some() || !table.is_empty();
+    !kept && !found && table.iter().count() == 0
+}
+
+/// Whether a buffer that is used wrongly gathers nothing.
+fn gathers_nothing(buffer: &mut Buffer<'_, u64>) -> bool {
+    buffer.append(1);
+    buffer.extend([2, 3]);
+    buffer.replace([4]);
+    let kept = !buffer.is_empty() || buffer.iter().next().is_some();
+    buffer.clear();
+    !kept
+}
+
 /// Uses of a context that do not fit, and what they make an invocation fail with.
 fn misuses() -> Vec<Misuse> {
     const OTHER: ValueSpec<u64> = ValueSpec::new("other");
     const AS_BOOL: ValueSpec<bool> = ValueSpec::new("total");
     const RENAMED: ValueSpec<u64> = ValueSpec::typed("total", "atomic/total");
+    const OTHER_TABLE: TableSpec<u64, u64> = TableSpec::new("other");
+    const OTHER_BUFFER: BufferSpec<u64> = BufferSpec::new("other");
+    const AS_TABLE: TableSpec<u64, u64> = TableSpec::new("total");
+    const AS_BUFFER: BufferSpec<u64> = BufferSpec::new("total");
+    const FLEETING: ValueSpec<u64> =
+        ValueSpec::new("total").expiring(Expiration::after_write(Duration::from_millis(1)));
+    let total_as = |used: &str| {
+        let (state, declared) = ("total".into(), "value".into());
+        Reason::StateKind { state, declared, used: used.into() }
+    };
+    let fleeting = {
+        let (declared, used) = ("never".into(), "1 ms after write".into());
+        Reason::StateExpiration { state: "total".into(), declared, used }
+    };
     const AS_TEXT: Egress<String> = Egress::new("atomic/audited");
     let (bound, used) = ("u64".into(), "alloc::string::String".into());
     let egress = "atomic/audited".into();
@@ -103,6 +137,12 @@ fn misuses() -> Vec<Misuse> {
         (|context| assert_eq!(context.get(AS_BOOL), None), state_type("io.statefun.types/bool")),
         (|context| context.set(AS_BOOL, true), state_type("io.statefun.types/bool")),
         (|context| context.clear(RENAMED), state_type("atomic/total")),
+        (|context| assert!(finds_nothing(&mut context.table(OTHER_TABLE))), undeclared()),
+        (|context| assert!(finds_nothing(&mut context.table(AS_TABLE))), total_as("table")),
+        (|context| assert!(gathers_nothing(&mut context.buffer(OTHER_BUFFER))), undeclared()),
+        (|context| assert!(gathers_nothing(&mut context.buffer(AS_BUFFER))), total_as("buffer")),
+        (|context| assert_eq!(context.get(FLEETING), None), fleeting.clone()),
+        (|context| context.set(FLEETING, 1), fleeting),
         (|context| context.emit(UNBOUND, 1), Reason::UnknownEgress("atomic/unbound".into())),
         (|context| context.emit(AS_TEXT, "one".into()), Reason::EgressType { egress, bound, used }),
     ]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use timely::dataflow::Stream;
 use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely_statefun::{
-    Address, DeadLetter, Egress, Egresses, Envelope, Error, Expiration, Function, FunctionType,
-    Functions, Namespace, Reason, StatefulFunctions, TypeName, ValueSpec,
+    Address, BufferSpec, DeadLetter, Egress, Egresses, Envelope, Error, Expiration, Function,
+    FunctionType, Functions, Namespace, Reason, StatefulFunctions, TableSpec, TypeName, ValueSpec,
 };
 
 const ONE: FunctionType<u64> = FunctionType::new("misuse/one");
@@ -91,6 +91,14 @@ fn a_function_declares_a_state_once() {
     let error =
         refused(move || Functions::new().embedded(ONE, named("a").value(TOTAL).value(other_type)));
     assert_error(&error, "duplicate state", text);
+    let table: TableSpec<u64, u64> = TableSpec::new("total");
+    let error =
+        refused(move || Functions::new().embedded(ONE, named("a").value(TOTAL).table(table)));
+    assert_error(&error, "duplicate state", text);
+    let buffer: BufferSpec<u64> = BufferSpec::new("total");
+    let error =
+        refused(move || Functions::new().embedded(ONE, named("a").table(table).buffer(buffer)));
+    assert_error(&error, "duplicate state", text);
     const TWO: FunctionType<u64> = FunctionType::new("misuse/two");
     let functions = Functions::<u64>::new().embedded(ONE, named("a").value(TOTAL));
     functions.embedded(TWO, named("b").value(TOTAL)).check().expect("two functions may");
@@ -108,6 +116,12 @@ fn state_lives_for_some_time_that_can_be_counted() {
         {
             let total = TOTAL.expiring(expiration);
             let error = refused(move || Functions::new().embedded(ONE, named("a").value(total)));
+            assert_error(&error, "invalid expiration", &text);
+            let table = TableSpec::<u64, u64>::new("total").expiring(expiration);
+            let error = refused(move || Functions::new().embedded(ONE, named("a").table(table)));
+            assert_error(&error, "invalid expiration", &text);
+            let buffer = BufferSpec::<u64>::new("total").expiring(expiration);
+            let error = refused(move || Functions::new().embedded(ONE, named("a").buffer(buffer)));
             assert_error(&error, "invalid expiration", &text);
         }
     }
@@ -190,6 +204,15 @@ fn names_are_checked_where_they_are_bound() {
         let typed: ValueSpec<u64> = ValueSpec::typed("total", name);
         let error = refused(move || Functions::new().embedded(ONE, named("a").value(typed)));
         assert_invalid(error, "state type", name, why);
+        let table: TableSpec<u64, u64> = TableSpec::typed("total", name, "misuse/value");
+        let error = refused(move || Functions::new().embedded(ONE, named("a").table(table)));
+        assert_invalid(error, "key type", name, why);
+        let table: TableSpec<u64, u64> = TableSpec::typed("total", "misuse/key", name);
+        let error = refused(move || Functions::new().embedded(ONE, named("a").table(table)));
+        assert_invalid(error, "state type", name, why);
+        let buffer: BufferSpec<u64> = BufferSpec::typed("total", name);
+        let error = refused(move || Functions::new().embedded(ONE, named("a").buffer(buffer)));
+        assert_invalid(error, "state type", name, why);
         assert_invalid(TypeName::new(name).unwrap_err(), "type name", name, why);
     }
     for (name, why) in ONE_PART {
@@ -198,6 +221,12 @@ fn names_are_checked_where_they_are_bound() {
         assert_invalid(error, "namespace", name, why);
         let state: ValueSpec<u64> = ValueSpec::new(name);
         let error = refused(move || Functions::new().embedded(ONE, named("a").value(state)));
+        assert_invalid(error, "state", name, why);
+        let table: TableSpec<u64, u64> = TableSpec::new(name);
+        let error = refused(move || Functions::new().embedded(ONE, named("a").table(table)));
+        assert_invalid(error, "state", name, why);
+        let buffer: BufferSpec<u64> = BufferSpec::new(name);
+        let error = refused(move || Functions::new().embedded(ONE, named("a").buffer(buffer)));
         assert_invalid(error, "state", name, why);
         assert_invalid(MISUSE.at(name, 1).unwrap_err(), "function name", name, why);
     }
