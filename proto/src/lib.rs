@@ -1,8 +1,40 @@
-//! The names that Stateful Functions puts on the wire.
+//! The wire format of Stateful Functions: its messages, and the names of its types.
 //!
-//! They stand in recorded messages, in stored state and in other people's programs, so they are
-//! written once, here, and never change. This crate knows nothing of dataflows.
+//! Both stand in recorded messages, in stored state and in other people's programs, so they are
+//! written once, here, and never change. This crate knows nothing of dataflows or networks.
+//!
+//! A [`reqreply::ToFunction`] is a request to a function, and a [`reqreply::FromFunction`] its answer:
+//!
+//! ```
+//! use timely_statefun_proto::reqreply::{FromFunction, from_function::Response};
+//! use timely_statefun_proto::Message;
+//!
+//! let nothing_done = FromFunction::decode(&[][..])?;
+//! assert_eq!(nothing_done.response, None);
+//!
+//! let handled = FromFunction::decode(&[0xa2, 0x06, 0x00][..])?;
+//! assert!(matches!(handled.response, Some(Response::InvocationResult(_))));
+//! # Ok::<(), timely_statefun_proto::DecodeError>(())
+//! ```
 #![doc(html_root_url = "https://docs.rs/timely-statefun-proto")]
+
+pub use bytes::Bytes;
+pub use prost::{DecodeError, Message};
+
+/// What a runtime and a remote function say to each other.
+#[rustfmt::skip]
+#[path = "generated/io.statefun.sdk.reqreply.rs"]
+pub mod reqreply;
+
+/// The built-in types, each as a message with one field.
+#[rustfmt::skip]
+#[path = "generated/io.statefun.sdk.types.rs"]
+pub mod types;
+
+/// What functions emit to Kafka and Kinesis.
+#[rustfmt::skip]
+#[path = "generated/io.statefun.sdk.egress.rs"]
+pub mod egress;
 
 /// Names of the cross-language types.
 ///
