@@ -1,6 +1,6 @@
-//! The wire format of Stateful Functions: its messages, and the names of its types.
+//! The wire format of Stateful Functions: its messages, its built-in types, and their names.
 //!
-//! Both stand in recorded messages, in stored state and in other people's programs, so they are
+//! They stand in recorded messages, in stored state and in other people's programs, so they are
 //! written once, here, and never change. This crate knows nothing of dataflows or networks.
 //!
 //! A [`reqreply::ToFunction`] is a request to a function, and a [`reqreply::FromFunction`] its answer:
@@ -18,8 +18,11 @@
 //! ```
 #![doc(html_root_url = "https://docs.rs/timely-statefun-proto")]
 
+mod values;
+
 pub use bytes::Bytes;
 pub use prost::{DecodeError, Message};
+pub use values::{BuiltIn, Typed, ValueError};
 
 /// What a runtime and a remote function say to each other.
 #[rustfmt::skip]
@@ -36,7 +39,7 @@ pub mod types;
 #[path = "generated/io.statefun.sdk.egress.rs"]
 pub mod egress;
 
-/// Names of the cross-language types.
+/// Names of the cross-language types, and of the records that egresses to other systems take.
 ///
 /// Source: Apache Flink Stateful Functions 3.x, `types/types.proto` and the SDKs' built-in types.
 pub mod type_names {
@@ -52,4 +55,9 @@ pub mod type_names {
     pub const DOUBLE: &str = "io.statefun.types/double";
     /// UTF-8 text.
     pub const STRING: &str = "io.statefun.types/string";
+    /// A record for Kafka, a [`KafkaProducerRecord`](crate::egress::KafkaProducerRecord).
+    pub const KAFKA_RECORD: &str = "type.googleapis.com/io.statefun.sdk.egress.KafkaProducerRecord";
+    /// A record for Kinesis, a [`KinesisEgressRecord`](crate::egress::KinesisEgressRecord).
+    pub const KINESIS_RECORD: &str =
+        "type.googleapis.com/io.statefun.sdk.egress.KinesisEgressRecord";
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use protox::prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+use timely_statefun_proto::type_names;
 
 const FILES: &[&str] = &[
     "sdk/request-reply.proto",
@@ -120,4 +121,14 @@ fn names_and_numbers_are_the_published_ones() {
     let other: Vec<_> = ours.symmetric_difference(&published).collect();
     assert!(other.is_empty(), "only ours, or only published:\n{other:#?}");
     assert_eq!(ours.len(), 23);
+}
+
+#[test]
+fn the_names_of_egress_records_are_those_of_their_messages() {
+    let protos = protox::compile(FILES, [crate_root().join("proto")]).unwrap();
+    let pool = DescriptorPool::from_file_descriptor_set(protos).unwrap();
+    for name in [type_names::KAFKA_RECORD, type_names::KINESIS_RECORD] {
+        let message = name.strip_prefix("type.googleapis.com/").unwrap();
+        assert!(pool.get_message_by_name(message).is_some(), "{name}");
+    }
 }
