@@ -16,11 +16,11 @@ pub(super) struct Meters {
 }
 
 /// Finds what has a name, or makes it.
-fn find<'a, X>(
-    of: &'a mut Vec<(SharedString, X)>,
+fn find<X>(
+    of: &mut Vec<(SharedString, X)>,
     name: SharedString,
     make: impl FnOnce(SharedString) -> X,
-) -> &'a X {
+) -> &X {
     let at = of.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
         of.push((name.clone(), make(name)));
         of.len() - 1
