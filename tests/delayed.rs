@@ -93,12 +93,15 @@ fn functions(clock: &Clock, at_close: AtClose) -> Functions<Message> {
         .at_close(at_close)
 }
 
+/// A message: who sent it, with which token, its number, and to whom.
+type Sent = (String, Option<u8>, u64, u64);
+
 /// What should happen, as plainly as it can be said.
 #[derive(Clone, Default)]
 struct Model {
     sent: u64,
-    /// By due time and order of sending: who sent it, with which token, its number, and to whom.
-    waiting: BTreeMap<(u64, u64), (String, Option<u8>, u64, u64)>,
+    /// By due time and order of sending.
+    waiting: BTreeMap<(u64, u64), Sent>,
 }
 
 impl Model {

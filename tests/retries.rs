@@ -50,7 +50,7 @@ fn flaky() -> Function<Job, Job> {
         *attempt += 1;
         match *attempt <= job.failures {
             // A panic that is not reported on the way.
-            true if job.number % 2 == 0 => std::panic::resume_unwind(Box::new("panic")),
+            true if job.number.is_multiple_of(2) => std::panic::resume_unwind(Box::new("panic")),
             true => Err(format!("attempt {attempt}").into()),
             false => Ok(()),
         }
@@ -230,7 +230,7 @@ fn each_job_is_done_once_in_order_or_given_up() {
         let _running = Running(format!("seed {seed}"));
         let job = move |number: u64| {
             let drawn = mix(seed * 1000 + number);
-            let failures = if drawn % 3 == 0 { (drawn >> 8) as u32 % 6 } else { 0 };
+            let failures = if drawn.is_multiple_of(3) { (drawn >> 8) as u32 % 6 } else { 0 };
             (drawn % ADDRESSES, Job { number, failures })
         };
         let results = on_workers(3, move |worker| {
