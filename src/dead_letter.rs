@@ -40,6 +40,15 @@ pub enum Reason {
     /// The message is not of the type that the function takes.
     #[error("the message is of another type: {0}")]
     WrongInput(Mismatch),
+    /// A remote function sent a message, or emitted a record, of a type that there is nothing for.
+    #[error("the function sent a value of another type: {0}")]
+    WrongOutput(Mismatch),
+    /// A remote function could not be called, or its answer means nothing.
+    #[error("{0}")]
+    Call(String),
+    /// A remote function asked for its states again and again.
+    #[error("the function asked for more states more than {0} times about one batch")]
+    Incomplete(u32),
     /// The function used a state that it has not declared, and it has no
     /// [registry](crate::Function::registry).
     #[error("the function used state \"{0}\", which it does not declare")]
@@ -87,6 +96,9 @@ pub enum Reason {
     /// The function emitted to an egress that is not bound.
     #[error("the function emitted to egress \"{0}\", which is not bound")]
     UnknownEgress(String),
+    /// A remote function emitted to an egress whose records are no values that it could give.
+    #[error("the function emitted to egress \"{0}\", which is not bound for remote functions")]
+    UntypedEgress(String),
     /// The function emitted to an egress with another type than it was bound with.
     #[error("the function emitted {used} to egress \"{egress}\", which carries {bound}")]
     EgressType {

@@ -19,10 +19,14 @@ pub(crate) enum Kind {
     DuplicateEgress(String),
     #[error("state \"{state}\" of function type \"{function}\" is declared twice")]
     DuplicateState { function: String, state: String },
-    #[error("function \"{0}\" declares asynchronous operations, but no runtime was given")]
+    #[error(
+        "function \"{0}\" needs a runtime, for asynchronous operations or calls, and none was given"
+    )]
     NoRuntime(String),
     #[error("the expiration of state \"{state}\" means nothing: {why}")]
     InvalidExpiration { state: String, why: &'static str },
+    #[error("the URL \"{url}\" of function \"{function}\" is not valid: {why}")]
+    InvalidEndpoint { function: String, url: String, why: String },
     #[error("there is no ingress: functions need at least one stream of messages")]
     NoIngress,
     #[error("egress \"{0}\" is not bound")]
@@ -59,6 +63,11 @@ impl Error {
     /// A state is to expire after no time at all, or after more than can be counted.
     pub fn is_invalid_expiration(&self) -> bool {
         matches!(self.0, Kind::InvalidExpiration { .. })
+    }
+
+    /// A remote function's URL, or a header for it, is not valid.
+    pub fn is_invalid_endpoint(&self) -> bool {
+        matches!(self.0, Kind::InvalidEndpoint { .. })
     }
 
     /// No stream was given.

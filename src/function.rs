@@ -8,10 +8,12 @@ use std::rc::Rc;
 use crate::buffer::BufferSpec;
 use crate::dead_letter::{OnFailure, Reason, chain};
 use crate::dispatch::Context;
-use crate::message::Carries;
+use crate::endpoint::Endpoint;
+use crate::message::{Carries, Mismatch};
 use crate::retry::Retry;
 use crate::state::Declared;
 use crate::table::TableSpec;
+use crate::typed::{TypedMessage, TypedValue};
 use crate::value::{Value, ValueSpec};
 
 /// What a function returns: nothing, or any error, which undoes the invocation.
@@ -19,9 +21,43 @@ pub type FunctionResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 type Run<M, T> = dyn Fn(&mut Context<'_, M, T>, &M) -> Result<(), Reason>;
 
+/// Who handles messages.
+pub(crate) enum Code<M, T> {
+    /// Code of this program.
+    Embedded(Box<Run<M, T>>),
+    /// Somebody who is called.
+    Remote(RemoteCode<M>),
+}
+
+/// A function that is served elsewhere, and what messages are there.
+pub(crate) struct RemoteCode<M> {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) to_typed: Box<dyn Fn(&M) -> Result<TypedValue, Mismatch>>,
+    pub(crate) from_typed: Box<dyn Fn(TypedValue) -> Result<M, Mismatch>>,
+}
+
+impl<M: TypedMessage, T> Body<M, T> {
+    /// A function that is served elsewhere.
+    pub(crate) fn remote(endpoint: Endpoint) -> Self {
+        Body {
+            values: Vec::new(),
+            registry: Some(endpoint.states_max),
+            on_failure: endpoint.on_failure,
+            retry: Retry::attempts(1),
+            operations_max: 0,
+            detached: endpoint.detached,
+            code: Code::Remote(RemoteCode {
+                endpoint,
+                to_typed: Box::new(M::to_typed),
+                from_typed: Box::new(M::from_typed),
+            }),
+        }
+    }
+}
+
 /// A function with the type of its input forgotten.
 pub(crate) struct Body<M, T> {
-    pub(crate) run: Box<Run<M, T>>,
+    pub(crate) code: Code<M, T>,
     pub(crate) values: Vec<Declared>,
     /// How many states may be registered, if any may.
     pub(crate) registry: Option<usize>,
@@ -39,11 +75,28 @@ impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
         let Body { values, registry, on_failure, retry, operations_max, detached, .. } = &*self;
         let (values, registry, on_failure) = (values.clone(), *registry, *on_failure);
         let (retry, operations_max, detached) = (retry.clone(), *operations_max, *detached);
-        let run = move |context: &mut Context<'_, M, T>, message: &M| {
-            let run = |input: &N| context.with_mapped(|context| (self.run)(context, input));
-            message.unpack(run).unwrap_or_else(|mismatch| Err(Reason::WrongInput(mismatch)))
+        let code = match &self.code {
+            Code::Embedded(_) => Code::Embedded(Box::new(move |context, message: &M| {
+                let Code::Embedded(run) = &self.code else { unreachable!("it was embedded") };
+                let run = |input: &N| context.with_mapped(|context| run(context, input));
+                message.unpack(run).unwrap_or_else(|mismatch| Err(Reason::WrongInput(mismatch)))
+            })),
+            Code::Remote(RemoteCode { endpoint, .. }) => {
+                let (endpoint, back) = (endpoint.clone(), Rc::clone(&self));
+                Code::Remote(RemoteCode {
+                    endpoint,
+                    to_typed: Box::new(move |message: &M| {
+                        let Code::Remote(code) = &self.code else { unreachable!("it was remote") };
+                        message.unpack(|input| (code.to_typed)(input))?
+                    }),
+                    from_typed: Box::new(move |value| {
+                        let Code::Remote(code) = &back.code else { unreachable!("it was remote") };
+                        (code.from_typed)(value).map(M::pack)
+                    }),
+                })
+            }
         };
-        Body { run: Box::new(run), values, registry, on_failure, retry, operations_max, detached }
+        Body { code, values, registry, on_failure, retry, operations_max, detached }
     }
 }
 
@@ -93,7 +146,7 @@ where
             Err(mismatch) => Err(Reason::WrongInput(mismatch)),
         };
         let body = Body {
-            run: Box::new(run),
+            code: Code::Embedded(Box::new(run)),
             values: Vec::new(),
             registry: None,
             on_failure: OnFailure::Stop,

@@ -12,9 +12,12 @@ use crate::clock::Clock;
 use crate::dead_letter::OnFailure;
 use crate::dispatch::ErasedEgress;
 use crate::egress::Egress;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind};
-use crate::function::{Body, Function};
+use crate::function::{Body, Code, Function};
 use crate::message::Carries;
+use crate::remote;
+use crate::typed::TypedMessage;
 
 /// Limits of a set of functions, each with its default.
 ///
@@ -58,6 +61,10 @@ pub struct Limits {
     /// least one for each function that declares some; while a function has none under way, the others
     /// leave a place for it. Default 32,768, as in StateFun.
     pub operations_max: usize,
+    /// Calls of remote functions that may be under way on a worker. Those beyond wait for their turn. At
+    /// least one for each remote function; while one has none under way, the others leave a place for
+    /// it. Default 1,024. (StateFun: 32,768 for calls and asynchronous operations together.)
+    pub in_flight_max: usize,
 }
 
 /// What becomes of delayed messages that still wait when all ingress has closed.
@@ -87,6 +94,7 @@ impl Default for Limits {
             depth_max: u32::MAX,
             delayed_messages_max: 1 << 31,
             operations_max: 32_768,
+            in_flight_max: 1024,
         }
     }
 }
@@ -158,6 +166,45 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self.note(address::check_part("namespace", name));
         self.note(check_values(name, &function.body));
         self.bind_namespace(name, function.body);
+        self
+    }
+
+    /// Binds one type to a function that is served elsewhere.
+    ///
+    /// Its messages wait while the one call of their address is under way, and then go to it together. A
+    /// slow or failing endpoint delays the addresses of its own functions and nothing else.
+    #[must_use]
+    pub fn remote<I>(mut self, to: FunctionType<I>, endpoint: Endpoint) -> Self
+    where
+        M: Carries<I> + TypedMessage,
+    {
+        let name = to.as_str();
+        self.note(address::check("function type", name));
+        self.note(remote::check(name, &endpoint));
+        self.bind(name, Body::remote(endpoint));
+        self
+    }
+
+    /// Binds all types of a namespace that are not bound by themselves to functions that are served
+    /// elsewhere. A function that appears there is called from its first message on.
+    #[must_use]
+    pub fn remote_namespace<I>(mut self, to: Namespace<I>, endpoint: Endpoint) -> Self
+    where
+        M: Carries<I> + TypedMessage,
+    {
+        let name = to.name();
+        self.note(address::check_part("namespace", name));
+        self.note(remote::check(name, &endpoint));
+        self.bind_namespace(name, Body::remote(endpoint));
+        self
+    }
+
+    /// Binds an egress that remote functions can emit to as well, with values of its type; with
+    /// [`TypedValue`](crate::TypedValue), of any type.
+    #[must_use]
+    pub fn typed_egress<E: TypedMessage>(mut self, egress: Egress<E>) -> Self {
+        self.note(address::check("egress", egress.name()));
+        self.bind_egress(ErasedEgress::typed(egress));
         self
     }
 
@@ -262,7 +309,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
-    /// Sets the runtime that asynchronous operations run on. It must live as long as the dataflow: one
+    /// Sets the runtime that asynchronous operations and calls of remote functions run on. It must live as long as the dataflow: one
     /// that is shut down before stops the program.
     #[must_use]
     pub fn runtime(mut self, runtime: Handle) -> Self {
@@ -278,7 +325,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     pub fn check(&self) -> Result<(), Error> {
         self.mistake.clone().map_or(Ok(()), Err)?;
         let bound = self.functions.iter().chain(&self.namespaces);
-        let mut in_need = bound.filter(|(_, body)| body.operations_max > 0);
+        let needs =
+            |body: &Body<M, T>| body.operations_max > 0 || matches!(body.code, Code::Remote(_));
+        let mut in_need = bound.filter(|(_, body)| needs(body));
         match in_need.next() {
             Some((name, _)) if self.runtime.is_none() => {
                 Err(Kind::NoRuntime((*name).to_owned()).into())

@@ -614,6 +614,7 @@ mod dataflow;
 mod dead_letter;
 mod dispatch;
 mod egress;
+mod endpoint;
 mod error;
 mod expiration;
 mod function;
@@ -621,9 +622,11 @@ mod functions;
 mod message;
 mod messages;
 mod placement;
+mod remote;
 mod retry;
 mod state;
 mod table;
+mod typed;
 mod value;
 
 pub use address::{Address, FunctionType, Id, Namespace, TypeName};
@@ -633,6 +636,7 @@ pub use dataflow::{Egresses, Handle, StatefulFunctions};
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 pub use dispatch::{Buffer, Context, NoCaller, Outcome, Table, TokenInUse};
 pub use egress::Egress;
+pub use endpoint::Endpoint;
 pub use error::Error;
 pub use expiration::Expiration;
 pub use function::{Function, FunctionResult};
@@ -642,6 +646,7 @@ pub use placement::BINS;
 pub use retry::Retry;
 pub use table::TableSpec;
 pub use timely_statefun_operators::{LoopStats, Order, STOP_GRACE_STEPS, STOP_STEPS};
+pub use typed::{Typed, TypedMessage, TypedValue};
 pub use value::{Named, Value, ValueSpec};
 
 /// The README's code, compiled and run with the other examples.

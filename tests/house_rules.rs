@@ -170,8 +170,14 @@ fn operators_and_proto_know_neither_each_other_nor_the_library() {
 }
 
 #[test]
-fn only_the_built_in_value_types_know_the_wire() {
-    only_in("src/value.rs", &["src"], &["timely_statefun_proto"]);
+fn only_the_built_in_types_and_remote_functions_know_the_wire() {
+    let doors = ["src/value.rs", "src/typed.rs", "src/remote/"];
+    let behind = |source: &Source| doors.iter().any(|door| source.path.starts_with(door));
+    let (inside, outside): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(behind);
+    let found = named(&outside, &["timely_statefun_proto"]);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(!named(&inside, &["timely_statefun_proto"]).is_empty(), "is it elsewhere?");
+    only_in("src/remote/", &["src"], &["reqwest"]);
 }
 
 #[test]

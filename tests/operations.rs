@@ -351,8 +351,7 @@ fn operations_are_declared_and_have_a_runtime() {
     let error = functions().embedded(ASKER, asking(&Questions::default()).operations(1)).check();
     let error = error.unwrap_err();
     assert!(error.is_no_runtime());
-    let text =
-        "function \"operations/asker\" declares asynchronous operations, but no runtime was given";
+    let text = "function \"operations/asker\" needs a runtime, for asynchronous operations or calls, and none was given";
     assert_eq!(error.to_string(), text);
 
     timely::execute_directly(move |worker| {

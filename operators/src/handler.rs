@@ -281,6 +281,11 @@ impl<T: Timestamp, M> Outbox<'_, T, M> {
         self.flow.event_first(message);
     }
 
+    /// Gives a held time back without a message.
+    pub fn release(&mut self, held: Held) {
+        self.flow.release(held);
+    }
+
     /// Says that the handler will [await](Awaits::events) an event from now on: the loop keeps the
     /// right to make one.
     pub fn expect_event(&mut self) {

@@ -15,13 +15,16 @@ use crate::clock::Clock;
 use crate::dead_letter::Stopped;
 use crate::dispatch::Surroundings;
 use crate::dispatch::{self, Batch, Bound, Dispatcher, Egresses, Entrance, Names, Routed};
+use crate::function::Code;
 use crate::functions::{AtClose, Functions};
 use crate::placement;
+use crate::remote::Caller;
 
 pub(super) struct FunctionHandler<M, T> {
     dispatcher: Dispatcher<M, T, Held>,
     clock: Clock,
     operations: Runner<M>,
+    calls: Caller,
 }
 
 impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
@@ -38,21 +41,36 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
             depth_max: functions.limits.depth_max,
             delayed_messages_max: functions.limits.delayed_messages_max,
             operations_max: functions.limits.operations_max,
+            in_flight_max: functions.limits.in_flight_max,
             hurry_at_close: functions.at_close == AtClose::SendNow,
             when_full: functions.limits.when_full,
             worker,
         };
+        let bodies = bound.functions.iter().map(|(_, body)| body);
+        let bodies = bodies.chain(bound.namespaces.iter().map(|(_, body)| body));
+        let endpoints = bodies.map(|body| match &body.code {
+            Code::Remote(code) => Some(&code.endpoint),
+            Code::Embedded(_) => None,
+        });
+        let calls = Caller::new(functions.runtime.clone(), endpoints);
         let egresses = Egresses::new(functions.egresses, dead_letters::<M>(), dead_letters_read);
         FunctionHandler {
             dispatcher: Dispatcher::new(bound, names, egresses),
             clock: functions.clock,
             operations: Runner::new(functions.runtime),
+            calls,
         }
     }
 
     fn start_operations(&mut self) {
         for (key, task) in self.dispatcher.startable() {
             self.operations.start(key, task);
+        }
+    }
+
+    fn start_calls(&mut self) {
+        for (key, function, request) in self.dispatcher.requests() {
+            self.calls.start(key, function, request);
         }
     }
 }
@@ -89,6 +107,10 @@ impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
 
     fn expect_event(&mut self) {
         Outbox::expect_event(self);
+    }
+
+    fn release(&mut self, held: Held) {
+        Outbox::release(self, held);
     }
 }
 
@@ -148,6 +170,9 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         if self.dispatcher.has_startable() {
             self.start_operations();
         }
+        if self.dispatcher.has_requests() {
+            self.start_calls();
+        }
         verdict
     }
 
@@ -166,7 +191,8 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
     fn connect(&mut self, waker: Waker) {
         let turned = waker.clone();
         self.clock.on_turn(move || turned.wake());
-        self.operations.connect(waker);
+        self.operations.connect(waker.clone());
+        self.calls.connect(waker);
     }
 
     fn poll(&mut self, inbox: &mut Inbox<'_, T, Routed<M>>) -> Result<(), Stopped> {
@@ -178,8 +204,14 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
                 return Err(stopped);
             }
         }
+        for (key, answer) in self.calls.ended() {
+            if let Some((key, function, request)) = self.dispatcher.end_call(key, answer, inbox) {
+                self.calls.start(key, function, request);
+            }
+        }
         self.dispatcher.poll(inbox);
         self.start_operations();
+        self.start_calls();
         Ok(())
     }
 

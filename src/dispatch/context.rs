@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::message::Carries;
 use crate::placement;
 use crate::state::{Cursor, FunctionState};
+use crate::typed::TypedValue;
 use crate::value::{Value, ValueSpec};
 
 /// What a function sees and can do while it handles one message.
@@ -186,6 +187,19 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
         }
     }
 
+    /// Emits what a remote function gave to the egress of a name.
+    pub(super) fn emit_typed(&mut self, egress: &str, value: TypedValue) {
+        let emitted = self.egresses.emit_typed(egress, self.reach.time(), value);
+        if let Err(mistake) = emitted {
+            let name = egress.to_owned();
+            self.mistake.get_or_insert(match mistake {
+                egresses::TypedMistake::Unknown => Reason::UnknownEgress(name),
+                egresses::TypedMistake::Untyped => Reason::UntypedEgress(name),
+                egresses::TypedMistake::OtherType(mismatch) => Reason::WrongOutput(mismatch),
+            });
+        }
+    }
+
     /// The value this address keeps, if it keeps one.
     pub fn get<V: Value>(&mut self, spec: ValueSpec<V, &str>) -> Option<&V> {
         match self.state.get(self.cursor, spec) {
@@ -233,7 +247,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
         value
     }
 
-    fn put<V: Value>(&mut self, spec: ValueSpec<V, &str>, value: Option<V>) {
+    pub(super) fn put<V: Value>(&mut self, spec: ValueSpec<V, &str>, value: Option<V>) {
         let put = self.state.put(self.cursor, &self.head.target, spec, value);
         if let Err(mistake) = put {
             self.mistake.get_or_insert(*mistake);

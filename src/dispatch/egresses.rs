@@ -6,6 +6,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::egress::Egress;
+use crate::message::Mismatch;
+use crate::typed::{TypedMessage, TypedValue};
 
 /// Records of one egress and one time, on their way out: a `Vec` of the egress's own type.
 pub(crate) struct Batch {
@@ -20,7 +22,11 @@ pub(crate) struct ErasedEgress<T> {
     pub(crate) type_name: &'static str,
     type_id: TypeId,
     make: fn() -> Box<dyn AnyBuffer<T>>,
+    /// Emits what a remote function gave; none where its records are no values.
+    emit_typed: Option<EmitTyped<T>>,
 }
+
+type EmitTyped<T> = fn(&mut dyn AnyBuffer<T>, &T, TypedValue) -> Result<(), Mismatch>;
 
 impl<T> Clone for ErasedEgress<T> {
     fn clone(&self) -> Self {
@@ -35,7 +41,20 @@ impl<T: Clone + PartialEq + 'static> ErasedEgress<T> {
             type_name: std::any::type_name::<E>(),
             type_id: TypeId::of::<E>(),
             make: || Box::new(Buffer::<T, E>::new()),
+            emit_typed: None,
         }
+    }
+
+    /// An egress that remote functions can emit to as well.
+    pub(crate) fn typed<E: TypedMessage>(egress: Egress<E>) -> Self {
+        let emit_typed: EmitTyped<T> = |buffer, time, value| {
+            let record = E::from_typed(value)?;
+            let buffer = buffer.as_any_mut().downcast_mut::<Buffer<T, E>>();
+            let buffer = buffer.expect("the buffer was made for this egress");
+            buffer.records.push((time.clone(), record));
+            Ok(())
+        };
+        ErasedEgress { emit_typed: Some(emit_typed), ..ErasedEgress::new(egress) }
     }
 }
 
@@ -50,6 +69,8 @@ trait AnyBuffer<T> {
     fn commit(&mut self);
     fn rollback(&mut self);
     fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch));
+    /// Whether the running invocation has emitted nothing to it.
+    fn is_untouched(&self) -> bool;
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
@@ -91,6 +112,10 @@ impl<T: Clone + PartialEq + 'static, E: 'static> AnyBuffer<T> for Buffer<T, E> {
         receive(&time, Batch { egress, records: Box::new(batch) });
     }
 
+    fn is_untouched(&self) -> bool {
+        self.committed == self.records.len()
+    }
+
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
     }
@@ -100,6 +125,13 @@ impl<T: Clone + PartialEq + 'static, E: 'static> AnyBuffer<T> for Buffer<T, E> {
 pub(super) enum Mistake {
     Unknown,
     OtherType { bound: &'static str },
+}
+
+/// A use of an egress by a remote function that does not fit its binding.
+pub(super) enum TypedMistake {
+    Unknown,
+    Untyped,
+    OtherType(Mismatch),
 }
 
 /// The egresses of one worker, in the order they were bound; dead letters come last.
@@ -143,6 +175,25 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
             }
             None => Err(Mistake::OtherType { bound: self.bound[at].type_name }),
         }
+    }
+
+    /// Emits what a remote function gave.
+    pub(super) fn emit_typed(
+        &mut self,
+        egress: &str,
+        time: &T,
+        value: TypedValue,
+    ) -> Result<(), TypedMistake> {
+        let at = self.bound.iter().position(|bound| bound.name == egress);
+        let at = at.ok_or(TypedMistake::Unknown)?;
+        let emit = self.bound[at].emit_typed.ok_or(TypedMistake::Untyped)?;
+        let buffer = &mut *self.buffers[at];
+        let untouched = buffer.is_untouched();
+        emit(buffer, time, value).map_err(TypedMistake::OtherType)?;
+        if untouched {
+            self.touched.push(at);
+        }
+        Ok(())
     }
 
     #[inline]

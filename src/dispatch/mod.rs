@@ -5,6 +5,7 @@
 //! through [`Surroundings`], and what it emits waits until it is asked for.
 
 mod buffer;
+mod calls;
 mod context;
 mod delayed;
 mod effects;
@@ -15,6 +16,8 @@ mod mailboxes;
 mod meters;
 mod names;
 mod operations;
+mod remote;
+mod slots;
 mod table;
 
 use std::cmp::Ordering;
@@ -25,6 +28,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use buffer::Buffer;
+pub(crate) use calls::RemoteState as CalledState;
+pub(crate) use calls::{CallAnswer, CallDelayed, CallEffects, CallFailure, CallKey, CallRequest};
 pub use context::{Context, NoCaller};
 pub use delayed::TokenInUse;
 pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
@@ -35,13 +40,15 @@ pub use table::Table;
 
 use crate::address::{Id, TypeName};
 use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
-use crate::function::Body;
+use crate::function::{Body, Code};
 use crate::state::{FunctionState, Slot};
+use calls::{Calls, RemoteState};
 use effects::{Effects, Reached};
 use later::Later;
 use mailboxes::{Arrival, Mailboxes};
 use meters::Meters;
 use operations::Operations;
+use slots::Slots;
 
 /// The number of a function type on one worker. Types bound by themselves have the same numbers on
 /// every worker; others are numbered as they appear, and travel by name.
@@ -96,6 +103,8 @@ pub(crate) trait Surroundings<M, T> {
     fn resume_first(&mut self, held: Option<Self::Held>, message: Routed<M>);
     /// Says that new events will come.
     fn expect_event(&mut self);
+    /// Gives a time back that was held.
+    fn release(&mut self, held: Self::Held);
 }
 
 /// Where messages come in that no other message sent just now.
@@ -132,6 +141,7 @@ pub(crate) struct Bound<M, T> {
     pub(crate) depth_max: u32,
     pub(crate) delayed_messages_max: usize,
     pub(crate) operations_max: usize,
+    pub(crate) in_flight_max: usize,
     /// Whether delayed messages are sent off at once when no ingress will come any more.
     pub(crate) hurry_at_close: bool,
     pub(crate) when_full: OnFailure,
@@ -157,6 +167,8 @@ impl Failure {
 struct Entry<M, T> {
     body: Option<Rc<Body<M, T>>>,
     state: FunctionState,
+    /// The states that a remote function has said it keeps.
+    remote_states: Vec<RemoteState>,
     meters: Meters,
 }
 
@@ -171,6 +183,7 @@ pub(crate) struct Dispatcher<M, T, H> {
     later: Later<M>,
     mailboxes: Mailboxes<M, H>,
     operations: Operations<M, H>,
+    calls: Calls<M, T, H>,
     /// What the running invocation does; empty between invocations.
     effects: Effects<M>,
     /// Scratch space of [`foresee`](Self::foresee).
@@ -181,8 +194,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     pub(crate) fn new(bound: Bound<M, T>, names: Names, egresses: Egresses<T>) -> Self {
         let functions = bound.functions.iter().map(|(_, body)| body);
         let functions = functions.chain(bound.namespaces.iter().map(|(_, body)| body));
+        let in_flight_max = functions.clone().map(|body| match &body.code {
+            Code::Remote(code) => code.endpoint.in_flight_max.max(1),
+            Code::Embedded(_) => 0,
+        });
+        let calls = Calls::new(Slots::new(bound.in_flight_max, in_flight_max));
         let maxima = functions.map(|body| body.operations_max);
-        let operations = Operations::new(bound.operations_max, maxima);
+        let operations = Operations::new(Slots::new(bound.operations_max, maxima));
         let mut dispatcher = Dispatcher {
             bound,
             names,
@@ -192,6 +210,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             later: Later::default(),
             mailboxes: Mailboxes::default(),
             operations,
+            calls,
             effects: Effects::default(),
             foreseen: Vec::new(),
         };
@@ -211,7 +230,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             let state = body
                 .map(|body| FunctionState::new(&body.values, body.registry))
                 .unwrap_or_default();
-            self.entries.push(Entry { body: body.cloned(), state, meters: Meters::default() });
+            self.entries.push(Entry {
+                body: body.cloned(),
+                state,
+                remote_states: Vec::new(),
+                meters: Meters::default(),
+            });
         }
     }
 
@@ -238,6 +262,10 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         S: Surroundings<M, T, Held = H>,
     {
         self.resolve(&mut routed.head);
+        let body = self.entries[routed.head.target_type as usize].body.as_ref();
+        if body.is_some_and(|body| matches!(body.code, Code::Remote(_))) {
+            return self.deliver_remote(routed, outside);
+        }
         let attempts = match self.mailboxes.meet(&routed.head) {
             Arrival::Free => 0,
             Arrival::Again(attempts) => attempts,
@@ -267,15 +295,21 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         }
         match result {
             Ok(()) => Verdict::Done,
-            Err(Failure { reason, attempts, on_failure, .. }) => match on_failure {
-                OnFailure::Stop => self.stop(&routed.head, reason),
-                OnFailure::DeadLetter => self.give_up(routed, reason, attempts, outside.time()),
-                OnFailure::Skip => {
-                    let target = self.names.target(&routed.head);
-                    tracing::info!(%target, %reason, attempts, "a message was skipped");
-                    Verdict::GivenUp
-                }
-            },
+            Err(failure) => self.fail(routed, failure, outside.time()),
+        }
+    }
+
+    /// Does with a message that failed what its function's policy says.
+    fn fail(&mut self, routed: Routed<M>, failure: Failure, time: &T) -> Verdict {
+        let Failure { reason, attempts, on_failure, .. } = failure;
+        match on_failure {
+            OnFailure::Stop => self.stop(&routed.head, reason),
+            OnFailure::DeadLetter => self.give_up(routed, reason, attempts, time),
+            OnFailure::Skip => {
+                let target = self.names.target(&routed.head);
+                tracing::info!(%target, %reason, attempts, "a message was skipped");
+                Verdict::GivenUp
+            }
         }
     }
 
@@ -312,12 +346,33 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     where
         S: Surroundings<M, T, Held = H>,
     {
-        let Routed { head, message } = routed;
-        let Entry { body, state, meters } = &mut self.entries[head.target_type as usize];
-        let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
+        let head = &routed.head;
+        let Some(body) = self.entries[head.target_type as usize].body.clone() else {
+            return Err(Failure::untried(Reason::NotBound));
+        };
+        let Code::Embedded(run) = &body.code else { unreachable!("the function is embedded") };
         if head.depth > self.bound.depth_max {
             return Err(Failure::untried(Reason::TooDeep(self.bound.depth_max)));
         }
+        self.run_as(routed, attempts, outside, run)
+    }
+
+    /// Has `act` handle a message and makes what it did last, or undoes it.
+    #[inline]
+    fn run_as<S, A>(
+        &mut self,
+        routed: &Routed<M>,
+        attempts: u32,
+        outside: &mut S,
+        act: &A,
+    ) -> Result<(), Failure>
+    where
+        S: Surroundings<M, T, Held = H>,
+        A: Fn(&mut Context<'_, M, T>, &M) -> Result<(), Reason> + ?Sized,
+    {
+        let Routed { head, message } = routed;
+        let Entry { body, state, meters, .. } = &mut self.entries[head.target_type as usize];
+        let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
         let mut cursor = state.seek(&head.target, head.hash, self.now_ms);
         let mut mistake = None;
         let mut reached = Reached { outside, later: &self.later, effects: &mut self.effects };
@@ -334,7 +389,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             operations: body.operations_max > 0,
             mistake: &mut mistake,
         };
-        let run = AssertUnwindSafe(|| (body.run)(&mut context, message));
+        let run = AssertUnwindSafe(|| act(&mut context, message));
         let result = match catch_unwind(run) {
             Ok(result) => result,
             Err(panic) => Err(Reason::Panicked(panic_message(&*panic))),
@@ -428,22 +483,26 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     /// Operations to start now.
     #[inline]
     pub(crate) fn startable(&mut self) -> Vec<(OperationKey, Task<M>)> {
-        self.operations.take_startable()
+        self.operations.slots.take_startable()
     }
 
     #[inline]
     pub(crate) fn has_startable(&self) -> bool {
-        self.operations.has_startable()
+        self.operations.slots.has_startable()
     }
 
     /// Tells, once each, the functions whose ingress must begin or cease to be held back.
     pub(crate) fn held_back_changed(&mut self, changed: &mut dyn FnMut(u32, bool)) {
-        self.operations.held_back_changed(changed);
+        self.operations.slots.held_back_changed(changed);
+        self.calls.slots.held_back_changed(changed);
     }
 
     /// Whether messages will be brought in as new events.
     pub(crate) fn awaits_events(&self) -> bool {
-        self.later.len() > 0 || self.mailboxes.await_events() || self.operations.await_events()
+        self.later.len() > 0
+            || self.mailboxes.await_events()
+            || self.operations.await_events()
+            || self.calls.await_events()
     }
 
     /// When to poll again, in milliseconds since 1970.

@@ -1,17 +1,15 @@
-//! Asynchronous operations: what is under way, what waits for its turn, and how much each function
-//! may have.
+//! Asynchronous operations: what is under way, and to whom its outcome goes.
 //!
 //! A function begins an operation and is told its outcome in a message of its own. An operation that
-//! finds no room waits, unstarted, and its function's ingress is held back meanwhile; nothing else
-//! waits.
+//! finds no place waits, unstarted.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 
 use serde::{Deserialize, Serialize};
 
+use super::slots::Slots;
 use super::{Head, Routed, panic_message};
 use crate::dead_letter::chain;
 
@@ -70,58 +68,17 @@ struct Operation<H> {
     held: Option<H>,
 }
 
-/// The operations of one bound function.
-struct Share<M> {
-    max: usize,
-    under_way: usize,
-    waiting: VecDeque<(OperationKey, Task<M>)>,
-    /// Whether its ingress is to be held back, and whether gates have been told so.
-    held_back: bool,
-    told: bool,
-}
-
-impl<M> Share<M> {
-    fn all(&self) -> usize {
-        self.under_way + self.waiting.len()
-    }
-}
-
 /// The operations of one worker.
 pub(super) struct Operations<M, H> {
-    max: usize,
-    under_way: usize,
     operations: Vec<Option<Operation<H>>>,
     free: Vec<OperationKey>,
-    /// By number of the bound function; those that declare no operations have a maximum of 0.
-    shares: Vec<Share<M>>,
-    /// Whose turn it is first when there is room.
-    turn: usize,
     detached: usize,
-    startable: Vec<(OperationKey, Task<M>)>,
-    changed: bool,
+    pub(super) slots: Slots<(OperationKey, Task<M>)>,
 }
 
 impl<M, H> Operations<M, H> {
-    /// At most `max` at once, and of each function at most what `of_function` says.
-    pub(super) fn new(max: usize, of_function: impl Iterator<Item = usize>) -> Self {
-        let share = |max| Share {
-            max,
-            under_way: 0,
-            waiting: VecDeque::new(),
-            held_back: false,
-            told: false,
-        };
-        Operations {
-            max: max.max(1),
-            under_way: 0,
-            operations: Vec::new(),
-            free: Vec::new(),
-            shares: of_function.map(share).collect(),
-            turn: 0,
-            detached: 0,
-            startable: Vec::new(),
-            changed: false,
-        }
+    pub(super) fn new(slots: Slots<(OperationKey, Task<M>)>) -> Self {
+        Operations { operations: Vec::new(), free: Vec::new(), detached: 0, slots }
     }
 
     /// Whether outcomes will come that are new events.
@@ -143,104 +100,29 @@ impl<M, H> Operations<M, H> {
                 (self.operations.len() - 1) as OperationKey
             }
         };
-        self.shares[function].waiting.push_back((key, task));
-        self.start(function);
-        self.look_at(function);
+        self.slots.begin(function, (key, task));
     }
 
     /// Ends an operation: the message that tells its outcome, and the time held for it.
     pub(super) fn end(&mut self, key: OperationKey, message: M) -> (Routed<M>, Option<H>) {
-        let (function, head, held) = self.remove(key);
+        let (head, held) = self.remove(key);
         let depth = if held.is_some() { head.depth.saturating_add(1) } else { 0 };
         let (caller_type, caller) = (head.target_type, head.target.clone());
-        // In turns, so that no function can keep the room for itself.
-        for _ in 0..self.shares.len() {
-            self.turn = (self.turn + 1) % self.shares.len();
-            if !self.shares[self.turn].waiting.is_empty() {
-                self.start(self.turn);
-                self.look_at(self.turn);
-            }
-        }
-        self.look_at(function);
-        (
-            Routed {
-                head: Head { depth, caller_type, caller, names: None, again: false, ..head },
-                message,
-            },
-            held,
-        )
+        let head = Head { depth, caller_type, caller, names: None, again: false, ..head };
+        (Routed { head, message }, held)
     }
 
     /// The address of an operation that ended without a message.
     pub(super) fn end_without(&mut self, key: OperationKey) -> Head {
-        self.remove(key).1
+        self.remove(key).0
     }
 
-    fn remove(&mut self, key: OperationKey) -> (usize, Head, Option<H>) {
+    fn remove(&mut self, key: OperationKey) -> (Head, Option<H>) {
         let operation = self.operations[key as usize].take();
         let Operation { function, head, held } = operation.expect("an operation ends once");
         self.free.push(key);
-        self.under_way -= 1;
-        self.shares[function].under_way -= 1;
         self.detached -= usize::from(held.is_none());
-        (function, head, held)
-    }
-
-    /// Starts what a function has waiting, as far as there is room.
-    fn start(&mut self, function: usize) {
-        while self.has_room(function)
-            && let Some(task) = self.shares[function].waiting.pop_front()
-        {
-            self.shares[function].under_way += 1;
-            self.under_way += 1;
-            self.startable.push(task);
-        }
-    }
-
-    /// Whether a function may start one more. Where the worker's room is nearly used up, a place is
-    /// left for each other function that has none.
-    fn has_room(&self, function: usize) -> bool {
-        let share = &self.shares[function];
-        if share.under_way == 0 {
-            return share.max > 0 && (self.under_way < self.max || self.max < self.declared());
-        }
-        let idle = self.shares.iter().filter(|share| share.max > 0 && share.under_way == 0);
-        share.under_way < share.max && self.under_way + idle.count() < self.max
-    }
-
-    /// How many functions declare operations.
-    fn declared(&self) -> usize {
-        self.shares.iter().filter(|share| share.max > 0).count()
-    }
-
-    /// Decides whether a function's ingress must be held back.
-    fn look_at(&mut self, function: usize) {
-        let share = &mut self.shares[function];
-        let enough = if share.held_back { share.max - share.max / 4 } else { share.max };
-        let held_back = share.all() >= enough.max(1) || !share.waiting.is_empty();
-        self.changed |= held_back != share.told;
-        share.held_back = held_back;
-    }
-
-    /// Tells, once each, the functions whose ingress must begin or cease to be held back.
-    pub(super) fn held_back_changed(&mut self, changed: &mut dyn FnMut(u32, bool)) {
-        if !std::mem::take(&mut self.changed) {
-            return;
-        }
-        for (function, share) in self.shares.iter_mut().enumerate() {
-            if share.told != share.held_back {
-                share.told = share.held_back;
-                changed(function as u32, share.held_back);
-            }
-        }
-    }
-
-    /// Operations to start now.
-    pub(super) fn take_startable(&mut self) -> Vec<(OperationKey, Task<M>)> {
-        std::mem::take(&mut self.startable)
-    }
-
-    pub(super) fn has_startable(&self) -> bool {
-        !self.startable.is_empty()
+        self.slots.end(function);
+        (head, held)
     }
 }

@@ -43,6 +43,7 @@ impl Surroundings<i64, u32> for Outside {
         self.sent.borrow_mut().push(message);
     }
     fn expect_event(&mut self) {}
+    fn release(&mut self, _: u32) {}
 }
 
 fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32, u32>, Names) {
@@ -71,6 +72,7 @@ fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32, u3
         depth_max,
         delayed_messages_max: 1000,
         operations_max: 1,
+        in_flight_max: 1,
         hurry_at_close: false,
         when_full: OnFailure::Stop,
         worker: 3,
@@ -191,6 +193,7 @@ fn state_of_all_functions_expires_by_the_time_that_was_told() {
         depth_max: u32::MAX,
         delayed_messages_max: 1000,
         operations_max: 1,
+        in_flight_max: 1,
         hurry_at_close: false,
         when_full: OnFailure::Stop,
         worker: 0,

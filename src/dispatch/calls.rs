@@ -1,0 +1,276 @@
+//! Calls of remote functions: for each address that is not idle, what waits and the one batch that is
+//! under way.
+//!
+//! A remote function is an ordinary address whose messages wait until the one call of that address
+//! has been answered. This file decides what is called and what an answer means for those that wait.
+//! It knows neither how requests travel nor what applying an answer does.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::slots::Slots;
+use super::{Head, Routed, TypeIndex};
+use crate::address::{Address, Id, TypeName};
+use crate::dead_letter::Reason;
+use crate::expiration::Expiration;
+use crate::typed::TypedValue;
+
+/// Names a call until it is over: the address it is for.
+pub(crate) type CallKey = u32;
+
+/// What is asked of a remote function: to handle a batch of messages, given all that is kept for the
+/// address.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CallRequest {
+    pub(crate) target: Address,
+    /// Every state that is known of the function, with what the address keeps there.
+    pub(crate) states: Vec<(String, Option<TypedValue>)>,
+    /// The messages, each with its caller.
+    pub(crate) messages: Vec<(Option<Address>, TypedValue)>,
+}
+
+/// What a remote function answers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum CallAnswer {
+    /// It has handled the batch.
+    Done(CallEffects),
+    /// It must know more of its states before it can.
+    Incomplete(Vec<RemoteState>),
+}
+
+/// What a remote function did with a batch, in the order in which it takes effect.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct CallEffects {
+    pub(crate) sent: Vec<(Address, TypedValue)>,
+    pub(crate) delayed: Vec<CallDelayed>,
+    pub(crate) emitted: Vec<(TypeName, TypedValue)>,
+    /// By name; none where it is to be kept no more.
+    pub(crate) states: Vec<(String, Option<TypedValue>)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum CallDelayed {
+    Send { delay_ms: u64, token: Option<String>, target: Address, message: TypedValue },
+    Cancel(String),
+}
+
+/// A state that a remote function keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RemoteState {
+    pub(crate) name: String,
+    pub(crate) type_name: String,
+    pub(crate) expiration: Expiration,
+}
+
+/// Why a call came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CallFailure {
+    pub(crate) reason: Reason,
+    /// Whether one of the messages may be to blame: whether it is worth trying fewer of them.
+    pub(crate) is_of_messages: bool,
+}
+
+/// A message of a remote function.
+pub(super) struct Kept<M, T, H> {
+    pub(super) routed: Routed<M>,
+    pub(super) value: TypedValue,
+    pub(super) time: T,
+    /// Its ingress time; none if what it causes is a new event.
+    pub(super) held: Option<H>,
+}
+
+enum Stage {
+    /// It waits for a place, or for its request to be made.
+    Queued,
+    /// It was called so often for the same batch.
+    Called(u32),
+    Answered(Result<CallEffects, CallFailure>),
+}
+
+/// An address that is not idle.
+struct Busy<M, T, H> {
+    function: usize,
+    stage: Stage,
+    /// What the call is about, oldest first.
+    batch: Vec<Kept<M, T, H>>,
+    waiting: VecDeque<Kept<M, T, H>>,
+    /// How many messages a batch may have, while the one that fails is looked for.
+    messages_max: usize,
+}
+
+/// Limits on a batch.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct BatchLimits {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+    /// How often a function may ask for more states about one batch.
+    pub(crate) rounds_max: u32,
+}
+
+/// The calls of one worker.
+pub(super) struct Calls<M, T, H> {
+    keys: HashMap<(TypeIndex, Id), CallKey>,
+    busy: Vec<Option<Busy<M, T, H>>>,
+    free: Vec<CallKey>,
+    /// How many messages are kept without a time held for them.
+    detached: usize,
+    pub(super) slots: Slots<CallKey>,
+}
+
+impl<M, T: PartialEq, H> Calls<M, T, H> {
+    pub(super) fn new(slots: Slots<CallKey>) -> Self {
+        let (keys, busy, free) = (HashMap::new(), Vec::new(), Vec::new());
+        Calls { keys, busy, free, detached: 0, slots }
+    }
+
+    /// Whether answers will come that are new events.
+    pub(super) fn await_events(&self) -> bool {
+        self.detached > 0
+    }
+
+    /// Takes a message in: it is called for now, or waits behind those before it.
+    pub(super) fn push(&mut self, function: usize, kept: Kept<M, T, H>) {
+        self.detached += usize::from(kept.held.is_none());
+        let address = address_of(&kept.routed.head);
+        if let Some(key) = self.keys.get(&address) {
+            self.busy_mut(*key).waiting.push_back(kept);
+            return;
+        }
+        let busy = Busy {
+            function,
+            stage: Stage::Queued,
+            batch: Vec::new(),
+            waiting: VecDeque::from([kept]),
+            messages_max: usize::MAX,
+        };
+        let key = match self.free.pop() {
+            Some(key) => {
+                self.busy[key as usize] = Some(busy);
+                key
+            }
+            None => {
+                self.busy.push(Some(busy));
+                (self.busy.len() - 1) as CallKey
+            }
+        };
+        self.keys.insert(address, key);
+        self.slots.begin(function, key);
+    }
+
+    fn busy_mut(&mut self, key: CallKey) -> &mut Busy<M, T, H> {
+        self.busy[key as usize].as_mut().expect("the key names an address that is not idle")
+    }
+
+    /// The batch to call for next: of one time, within the limits, and not without a message.
+    pub(super) fn batch(&mut self, key: CallKey, limits: &BatchLimits) -> &[Kept<M, T, H>] {
+        let busy = self.busy_mut(key);
+        if busy.batch.is_empty() {
+            let most = limits.messages_max.min(busy.messages_max).max(1);
+            let mut bytes = 0;
+            while let Some(next) = busy.waiting.front() {
+                let first = busy.batch.first();
+                bytes += next.value.bytes().len();
+                let fits = busy.batch.len() < most && bytes <= limits.bytes_max;
+                if first.is_some_and(|first| !fits || first.time != next.time) {
+                    break;
+                }
+                busy.batch.extend(busy.waiting.pop_front());
+            }
+        }
+        let rounds = if let Stage::Called(rounds) = busy.stage { rounds } else { 0 };
+        busy.stage = Stage::Called(rounds + 1);
+        &busy.batch
+    }
+
+    /// Whether a batch may be called for once more, with more states.
+    pub(super) fn may_ask_again(&mut self, key: CallKey, limits: &BatchLimits) -> bool {
+        matches!(self.busy_mut(key).stage, Stage::Called(rounds) if rounds <= limits.rounds_max)
+    }
+
+    /// The type of the address that a call is for.
+    pub(super) fn function_type(&self, key: CallKey) -> TypeIndex {
+        let busy = self.busy[key as usize].as_ref();
+        let busy = busy.expect("the key names an address that is not idle");
+        let kept = busy.batch.first().or(busy.waiting.front());
+        kept.expect("an address that is not idle has a message").routed.head.target_type
+    }
+
+    /// The first message of the batch that was called for.
+    pub(super) fn first_head(&self, key: CallKey) -> &Head {
+        let busy = self.busy[key as usize].as_ref();
+        &busy.expect("the key names an address that is not idle").batch[0].routed.head
+    }
+
+    /// Notes how a call ended. Its first message, which is to be brought in again, stands for all of
+    /// them.
+    pub(super) fn answer(
+        &mut self,
+        key: CallKey,
+        answer: Result<CallEffects, CallFailure>,
+    ) -> Kept<M, T, H> {
+        let busy = self.busy_mut(key);
+        busy.stage = Stage::Answered(answer);
+        let depth = busy.batch.iter().map(|kept| kept.routed.head.depth).max().unwrap_or(0);
+        let mut first = busy.batch.remove(0);
+        first.routed.head.again = true;
+        first.routed.head.depth = depth;
+        let function = busy.function;
+        self.detached -= usize::from(first.held.is_none());
+        self.slots.end(function);
+        first
+    }
+
+    /// The answer to the batch whose first message was brought in again.
+    pub(super) fn take_answer(&mut self, head: &Head) -> Result<CallEffects, CallFailure> {
+        let key = self.keys[&address_of(head)];
+        match std::mem::replace(&mut self.busy_mut(key).stage, Stage::Queued) {
+            Stage::Answered(answer) => answer,
+            Stage::Queued | Stage::Called(_) => unreachable!("it comes back when it is answered"),
+        }
+    }
+
+    /// How many messages the batch has besides its first.
+    pub(super) fn others(&mut self, head: &Head) -> usize {
+        let key = self.keys[&address_of(head)];
+        self.busy_mut(key).batch.len()
+    }
+
+    /// Puts a batch that failed back before all that waits; half of it is tried next.
+    pub(super) fn halve(&mut self, first: Kept<M, T, H>) {
+        let key = self.keys[&address_of(&first.routed.head)];
+        self.detached += usize::from(first.held.is_none());
+        let busy = self.busy_mut(key);
+        busy.messages_max = (busy.batch.len() + 1).div_ceil(2);
+        for kept in busy.batch.drain(..).rev() {
+            busy.waiting.push_front(kept);
+        }
+        busy.waiting.push_front(first);
+        let function = busy.function;
+        self.slots.begin(function, key);
+    }
+
+    /// Ends a batch: returns its messages but the first, and has what waits called for next.
+    pub(super) fn finish(&mut self, head: &Head, went_well: bool) -> Vec<Kept<M, T, H>> {
+        let address = address_of(head);
+        let key = self.keys[&address];
+        let busy = self.busy_mut(key);
+        let batch = std::mem::take(&mut busy.batch);
+        if went_well {
+            // Larger again, but not all at once: the message that fails may be further on.
+            busy.messages_max = busy.messages_max.saturating_mul(2);
+        }
+        let (function, idle) = (busy.function, busy.waiting.is_empty());
+        if idle {
+            self.busy[key as usize] = None;
+            self.free.push(key);
+            self.keys.remove(&address);
+        } else {
+            self.slots.begin(function, key);
+        }
+        self.detached -= batch.iter().filter(|kept| kept.held.is_none()).count();
+        batch
+    }
+}
+
+fn address_of(head: &Head) -> (TypeIndex, Id) {
+    (head.target_type, head.target.clone())
+}

@@ -1,0 +1,271 @@
+//! Messages of remote functions: what they wait for, what is asked, and what an answer does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::calls::{
+    BatchLimits, CallAnswer, CallDelayed, CallEffects, CallFailure, CallKey, CallRequest, Kept,
+    RemoteState,
+};
+use super::context::Context;
+use super::{Dispatcher, Entrance, Entry, Failure, Routed, Surroundings, Verdict};
+use crate::dead_letter::{OnFailure, Reason};
+use crate::function::{Code, RemoteCode};
+use crate::message::Mismatch;
+use crate::typed::TypedValue;
+use crate::value::ValueSpec;
+
+/// How a remote function's states are kept: as the bytes that it gave.
+fn spec(state: &RemoteState) -> ValueSpec<Bytes, &str> {
+    ValueSpec::typed(&*state.name, &*state.type_name).expiring(state.expiration)
+}
+
+fn limits<M>(code: &RemoteCode<M>) -> BatchLimits {
+    BatchLimits {
+        messages_max: code.endpoint.batch_messages_max,
+        bytes_max: code.endpoint.batch_bytes_max,
+        rounds_max: code.endpoint.incomplete_max,
+    }
+}
+
+impl<M, T> Entry<M, T> {
+    fn remote(&self) -> Option<&RemoteCode<M>> {
+        match &self.body.as_ref()?.code {
+            Code::Remote(code) => Some(code),
+            Code::Embedded(_) => None,
+        }
+    }
+}
+
+impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
+    /// Handles a message of a remote function: it waits for its call, or stands for a batch that was
+    /// answered.
+    pub(super) fn deliver_remote<S>(&mut self, routed: Routed<M>, outside: &mut S) -> Verdict
+    where
+        S: Surroundings<M, T, Held = H>,
+    {
+        if routed.head.again {
+            return self.apply(routed, outside);
+        }
+        let entry = &self.entries[routed.head.target_type as usize];
+        let code = entry.remote().expect("the function is remote");
+        let converted = match routed.head.depth > self.bound.depth_max {
+            true => Err(Failure::untried(Reason::TooDeep(self.bound.depth_max))),
+            false => (code.to_typed)(&routed.message).map_err(|mismatch| Failure {
+                attempts: 0,
+                on_failure: code.endpoint.on_failure,
+                ..Failure::untried(Reason::WrongInput(mismatch))
+            }),
+        };
+        match converted {
+            Ok(value) => {
+                let held = self.put_off(&routed.head, outside);
+                let (function, time) = (routed.head.target_type, outside.time().clone());
+                let function = self.names.function(function) as usize;
+                self.calls.push(function, Kept { routed, value, time, held });
+                Verdict::Done
+            }
+            Err(failure) => self.fail(routed, failure, outside.time()),
+        }
+    }
+
+    /// Requests to make now, each with the function's number.
+    pub(crate) fn requests(&mut self) -> Vec<(CallKey, usize, CallRequest)> {
+        let keys = self.calls.slots.take_startable();
+        keys.into_iter().map(|key| self.request(key)).collect()
+    }
+
+    #[inline]
+    pub(crate) fn has_requests(&self) -> bool {
+        self.calls.slots.has_startable()
+    }
+
+    fn request(&mut self, key: CallKey) -> (CallKey, usize, CallRequest) {
+        let function = self.calls.function_type(key) as usize;
+        let Entry { body, state, remote_states, .. } = &mut self.entries[function];
+        let Code::Remote(code) = &body.as_ref().expect("it is bound").code else {
+            unreachable!("only remote functions are called")
+        };
+        let batch = self.calls.batch(key, &limits(code));
+        let head = &batch[0].routed.head;
+        let cursor = state.seek(&head.target, head.hash, self.now_ms);
+        let states = remote_states.iter().map(|kept| {
+            let bytes = state.get(&cursor, spec(kept)).expect("it was registered so").cloned();
+            let value = bytes.map(|bytes| TypedValue::found(&kept.type_name, bytes));
+            (kept.name.clone(), value)
+        });
+        let states = states.collect();
+        let target = self.names.target(head);
+        let messages =
+            batch.iter().map(|kept| (self.names.caller(&kept.routed.head), kept.value.clone()));
+        let request = CallRequest { target, states, messages: messages.collect() };
+        // To read a state may be to keep it for longer.
+        state.commit(cursor);
+        let function = self.names.function(function as u32) as usize;
+        (key, function, request)
+    }
+
+    /// Notes how a call ended. Gives the request to make instead, if there must be another.
+    pub(crate) fn end_call<E: Entrance<M, Held = H>>(
+        &mut self,
+        key: CallKey,
+        answer: Result<CallAnswer, CallFailure>,
+        entrance: &mut E,
+    ) -> Option<(CallKey, usize, CallRequest)> {
+        let answer = match answer {
+            Ok(CallAnswer::Done(effects)) => Ok(effects),
+            Ok(CallAnswer::Incomplete(states)) => match self.register(key, states) {
+                Ok(()) => return Some(self.request(key)),
+                Err(reason) => Err(CallFailure { reason, is_of_messages: false }),
+            },
+            Err(failure) => Err(failure),
+        };
+        let Kept { routed, held, .. } = self.calls.answer(key, answer);
+        entrance.resume(held, routed);
+        None
+    }
+
+    /// Registers the states that a function says it keeps.
+    fn register(&mut self, key: CallKey, states: Vec<RemoteState>) -> Result<(), Reason> {
+        let entry = &mut self.entries[self.calls.function_type(key) as usize];
+        let code = entry.remote().expect("the function is remote");
+        let limits = limits(code);
+        if !self.calls.may_ask_again(key, &limits) {
+            return Err(Reason::Incomplete(limits.rounds_max));
+        }
+        let head = self.calls.first_head(key);
+        for wanted in states {
+            let known = entry.remote_states.iter().find(|known| known.name == wanted.name);
+            match known {
+                Some(known) if known.type_name == wanted.type_name => {}
+                Some(known) => {
+                    return Err(Reason::StateType {
+                        state: wanted.name.into(),
+                        declared: known.type_name.as_str().into(),
+                        used: wanted.type_name.into(),
+                    });
+                }
+                None => {
+                    let cursor = entry.state.seek(&head.target, head.hash, self.now_ms);
+                    let registered = entry.state.get(&cursor, spec(&wanted)).map(drop);
+                    match registered {
+                        Ok(()) => entry.state.commit(cursor),
+                        Err(reason) => {
+                            entry.state.rollback(cursor);
+                            return Err(*reason);
+                        }
+                    }
+                    entry.remote_states.push(wanted);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what an answer says happen, altogether or not at all.
+    fn apply<S>(&mut self, mut routed: Routed<M>, outside: &mut S) -> Verdict
+    where
+        S: Surroundings<M, T, Held = H>,
+    {
+        routed.head.again = false;
+        let entry = &self.entries[routed.head.target_type as usize];
+        let code = entry.remote().expect("the function is remote");
+        let (on_failure, states) = (code.endpoint.on_failure, entry.remote_states.clone());
+        let body = entry.body.clone().expect("it is bound");
+        let Code::Remote(code) = &body.code else { unreachable!("the function is remote") };
+        let answer = self.calls.take_answer(&routed.head);
+        let result = match answer {
+            Ok(effects) => {
+                let effects = std::cell::Cell::new(Some(effects));
+                let act = |context: &mut Context<'_, M, T>, _: &M| {
+                    let effects = effects.take().expect("it is applied once");
+                    context.apply(effects, code, &states)
+                };
+                self.run_as(&routed, 0, outside, &act).map_err(|failure| (failure.reason, true))
+            }
+            Err(failure) => Err((failure.reason, failure.is_of_messages)),
+        };
+        match result {
+            Ok(()) => {
+                for kept in self.calls.finish(&routed.head, true) {
+                    if let Some(held) = kept.held {
+                        outside.release(held);
+                    }
+                }
+                Verdict::Done
+            }
+            Err((_, true)) if self.calls.others(&routed.head) > 0 => {
+                let value = (code.to_typed)(&routed.message).expect("it was converted before");
+                let held = self.put_off(&routed.head, outside);
+                let time = outside.time().clone();
+                self.calls.halve(Kept { routed, value, time, held });
+                Verdict::GivenUp
+            }
+            Err((reason, _)) => {
+                // Those that were in the same call share its fate.
+                let batch = if on_failure == OnFailure::Stop {
+                    Vec::new()
+                } else {
+                    self.calls.finish(&routed.head, false)
+                };
+                for Kept { routed, time, held, .. } in batch {
+                    let failure =
+                        Failure { attempts: 1, on_failure, ..Failure::untried(reason.clone()) };
+                    self.fail(routed, failure, &time);
+                    if let Some(held) = held {
+                        outside.release(held);
+                    }
+                }
+                let failure = Failure { attempts: 1, on_failure, ..Failure::untried(reason) };
+                self.fail(routed, failure, outside.time())
+            }
+        }
+    }
+}
+
+impl<M: 'static, T: Clone + PartialEq + 'static> Context<'_, M, T> {
+    /// Does what a remote function says it did.
+    fn apply(
+        &mut self,
+        effects: CallEffects,
+        code: &RemoteCode<M>,
+        states: &[RemoteState],
+    ) -> Result<(), Reason> {
+        let message = |value: TypedValue| -> Result<M, Reason> {
+            (code.from_typed)(value).map_err(|mismatch: Mismatch| Reason::WrongOutput(mismatch))
+        };
+        for (target, value) in effects.sent {
+            self.forward(target, message(value)?);
+        }
+        for delayed in effects.delayed {
+            match delayed {
+                CallDelayed::Cancel(token) => drop(self.cancel(&token)),
+                CallDelayed::Send { delay_ms, token, target, message: value } => {
+                    let delay = Duration::from_millis(delay_ms);
+                    self.forward_after(token.as_deref(), delay, target, message(value)?)
+                        .map_err(|in_use| Reason::Failed(in_use.to_string()))?;
+                }
+            }
+        }
+        for (egress, value) in effects.emitted {
+            self.emit_typed(egress.as_str(), value);
+        }
+        for (name, value) in effects.states {
+            let Some(state) = states.iter().find(|state| state.name == name) else {
+                return Err(Reason::UndeclaredState(name));
+            };
+            if let Some(value) = &value
+                && value.type_name() != state.type_name
+            {
+                return Err(Reason::StateType {
+                    state: name.into(),
+                    declared: state.type_name.as_str().into(),
+                    used: value.type_name().into(),
+                });
+            }
+            self.put(spec(state), value.map(|value| value.bytes().clone()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,514 @@
+//! Remote functions do what embedded ones do: they keep state, send, delay, cancel and emit, one call
+//! an address at a time; and what cannot be handled is given up alone.
+
+#[path = "support/server.rs"]
+mod server;
+mod support;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use server::{Answer, Request, Server};
+use timely::dataflow::operators::{Input, Inspect};
+use timely_statefun::{
+    Address, Clock, Egress, Endpoint, Envelope, Function, FunctionType, Functions, Namespace,
+    OnFailure, Reason, StatefulFunctions, TypedValue,
+};
+use timely_statefun_proto::Message;
+use timely_statefun_proto::reqreply::from_function::{
+    DelayedInvocation, EgressMessage, ExpirationSpec, IncompleteInvocationContext, Invocation,
+    InvocationResponse, PersistedValueMutation, PersistedValueSpec, Response,
+};
+use timely_statefun_proto::reqreply::to_function::{self, InvocationBatchRequest};
+use timely_statefun_proto::reqreply::{self, FromFunction, ToFunction};
+use tokio::runtime::Runtime;
+
+const GREETER: FunctionType<String> = FunctionType::new("example/greeter");
+const EMBEDDED: FunctionType<String> = FunctionType::new("example/embedded");
+const FOUND: Namespace<String> = Namespace::new("found");
+const GREETINGS: Egress<String> = Egress::new("example/greetings");
+
+fn batch(request: &Request) -> InvocationBatchRequest {
+    let header = |name: &str| {
+        let found = request.headers.iter().find(|(header, _)| header == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    assert_eq!(header("content-type"), Some("application/octet-stream"));
+    assert_eq!(header("user-agent"), Some("statefun"));
+    let message = ToFunction::decode(&request.body[..]).unwrap();
+    let Some(to_function::Request::Invocation(batch)) = message.request else {
+        panic!("a request is a batch")
+    };
+    assert!(!batch.invocations.is_empty());
+    batch
+}
+
+fn answer(response: Response) -> Answer {
+    Answer::Ok(FromFunction { response: Some(response) }.encode_to_vec())
+}
+
+fn done(result: InvocationResponse) -> Answer {
+    answer(Response::InvocationResult(result))
+}
+
+fn missing(states: &[(&str, &str, Option<ExpirationSpec>)]) -> Answer {
+    let missing_values = states.iter().map(|(name, type_name, expiration)| PersistedValueSpec {
+        state_name: (*name).to_owned(),
+        expiration_spec: *expiration,
+        type_typename: (*type_name).to_owned(),
+    });
+    let missing_values = missing_values.collect();
+    answer(Response::IncompleteInvocationContext(IncompleteInvocationContext { missing_values }))
+}
+
+fn text(value: &str) -> Option<reqreply::TypedValue> {
+    Some(reqreply::TypedValue::of(&value.to_owned()))
+}
+
+fn read_text(value: Option<&reqreply::TypedValue>) -> String {
+    value.unwrap().typed().unwrap().read::<String>().unwrap()
+}
+
+fn egress(value: &str) -> EgressMessage {
+    let (egress_namespace, egress_type) = ("example".to_owned(), "greetings".to_owned());
+    EgressMessage { egress_namespace, egress_type, argument: text(value) }
+}
+
+fn set(name: &str, value: Option<reqreply::TypedValue>) -> PersistedValueMutation {
+    let mutation_type = i32::from(value.is_some());
+    PersistedValueMutation { mutation_type, state_name: name.to_owned(), state_value: value }
+}
+
+/// The state of a name in a request: unknown, known and empty, or there.
+fn state<V: timely_statefun_proto::BuiltIn>(
+    batch: &InvocationBatchRequest,
+    name: &str,
+) -> Option<Option<V>> {
+    let found = batch.state.iter().find(|state| state.state_name == name)?;
+    Some(found.state_value.as_ref().map(|value| value.typed().unwrap().read().unwrap()))
+}
+
+/// Greets, and remembers how often it has seen each, as the SDKs' example does.
+fn greeter(batch: &InvocationBatchRequest) -> Answer {
+    let Some(mut seen) = state::<i32>(batch, "seen") else {
+        return missing(&[("seen", "io.statefun.types/int", None)]);
+    };
+    let mut result = InvocationResponse::default();
+    for invocation in &batch.invocations {
+        let name = read_text(invocation.argument.as_ref());
+        let count = seen.unwrap_or(0) + 1;
+        seen = Some(count);
+        result.outgoing_egresses.push(egress(&format!("{name} {count}")));
+    }
+    result.state_mutations = vec![set("seen", seen.map(|seen| reqreply::TypedValue::of(&seen)))];
+    done(result)
+}
+
+type Letters = Vec<(String, Reason)>;
+
+/// Runs functions on these messages, each with its time, and gives what was emitted, with the times,
+/// and what was given up.
+fn run(
+    functions: impl Fn() -> Functions<TypedValue> + Send + Sync + 'static,
+    messages: Vec<(u64, Envelope<TypedValue>)>,
+) -> (Vec<(u64, String)>, Letters) {
+    timely::execute_directly(move |worker| {
+        let greetings = Rc::new(RefCell::new(Vec::new()));
+        let letters = Rc::new(RefCell::new(Vec::new()));
+        let (seen, given_up) = (Rc::clone(&greetings), Rc::clone(&letters));
+        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, stream) = scope.new_input::<Vec<Envelope<TypedValue>>>();
+            let functions = functions().typed_egress(GREETINGS);
+            let egresses = stream.stateful_functions(functions).unwrap();
+            egresses.stream(GREETINGS).unwrap().inspect_time(move |time, greeting| {
+                seen.borrow_mut().push((*time, greeting.clone()));
+            });
+            egresses.dead_letters().unwrap().inspect(move |letter| {
+                let message = letter.message.read::<String>().unwrap_or_default();
+                given_up.borrow_mut().push((message, letter.reason.clone()));
+            });
+            (input, egresses.handle())
+        });
+        for (time, message) in messages {
+            input.advance_to(time);
+            input.send(message);
+        }
+        input.close();
+        handle.run(worker).unwrap();
+        (greetings.take(), letters.take())
+    })
+}
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: std::sync::OnceLock<Runtime> = std::sync::OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().unwrap())
+}
+
+fn remote(endpoint: Endpoint) -> Functions<TypedValue> {
+    Functions::new().remote(GREETER, endpoint).runtime(runtime().handle().clone())
+}
+
+fn greet(time: u64, id: &str) -> (u64, Envelope<TypedValue>) {
+    (time, GREETER.message(id, id.to_owned()))
+}
+
+#[test]
+fn a_greeter_keeps_its_state_and_each_greeting_leaves_at_its_time() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let server = Server::start(move |request| {
+        counted.fetch_add(1, SeqCst);
+        assert_eq!(request.path, "/greeter");
+        greeter(&batch(&request))
+    });
+    let url = server.url();
+    let people = ["Ada", "Grace", "Ada", "Ada", "Grace", "Barbara"];
+    let messages = people.iter().zip(0..).map(|(person, time)| greet(time / 2, person)).collect();
+    let (mut greetings, letters) = run(move || remote(Endpoint::at(&url)), messages);
+    greetings.sort();
+    let expected = [
+        (0, "Ada 1"),
+        (0, "Grace 1"),
+        (1, "Ada 2"),
+        (1, "Ada 3"),
+        (2, "Barbara 1"),
+        (2, "Grace 2"),
+    ];
+    assert!(greetings.iter().map(|(time, text)| (*time, text.as_str())).eq(expected));
+    assert!(letters.is_empty());
+    assert!(calls.load(SeqCst) <= 9, "each address asks for states once at most: {calls:?}");
+}
+
+#[test]
+fn what_waits_goes_together_in_order_and_one_call_an_address_at_a_time() {
+    const MESSAGES: usize = 500;
+    let batches = Arc::new(Mutex::new(Vec::new()));
+    let (seen, busy) = (Arc::clone(&batches), Arc::new(Mutex::new(BTreeSet::new())));
+    let server = Server::start(move |request| {
+        let batch = batch(&request);
+        let id = batch.target.as_ref().unwrap().id.clone();
+        assert!(busy.lock().unwrap().insert(id.clone()), "one call an address at a time");
+        std::thread::sleep(Duration::from_millis(1));
+        let answer = greeter(&batch);
+        seen.lock().unwrap().push(batch.invocations.len());
+        busy.lock().unwrap().remove(&id);
+        answer
+    });
+    let url = server.url();
+    let messages = (0..MESSAGES).map(|number| {
+        let message = GREETER.message(format!("hot {}", number % 3), number.to_string());
+        (number as u64 / 100, message)
+    });
+    let endpoint = move || Endpoint::at(&url).batch_messages_max(7);
+    let (greetings, _) = run(move || remote(endpoint()), messages.collect());
+    let mut last = BTreeMap::new();
+    for (time, greeting) in &greetings {
+        let (number, count) = greeting.split_once(' ').unwrap();
+        let (number, count): (usize, usize) = (number.parse().unwrap(), count.parse().unwrap());
+        assert_eq!((*time, count), (number as u64 / 100, number / 3 + 1), "in order, at its time");
+        last.insert(number % 3, count);
+    }
+    assert_eq!(greetings.len(), MESSAGES);
+    let batches = batches.lock().unwrap();
+    assert!(batches.iter().all(|batch| *batch <= 7) && batches.iter().any(|batch| *batch == 7));
+}
+
+#[test]
+fn remote_and_embedded_functions_message_each_other() {
+    // Sends on to an embedded function, which replies; a delayed message is cancelled, another comes.
+    let server = Server::start(|request| {
+        let batch = batch(&request);
+        let target = batch.target.clone().unwrap();
+        let mut result = InvocationResponse::default();
+        for invocation in &batch.invocations {
+            let message = read_text(invocation.argument.as_ref());
+            let address = |of: &Address| reqreply::Address {
+                namespace: of.function_type.namespace().to_owned(),
+                r#type: of.function_type.name().to_owned(),
+                id: of.id.to_string(),
+            };
+            let later = |token: &str, text_: &str| DelayedInvocation {
+                delay_in_ms: 5,
+                target: Some(target.clone()),
+                argument: text(text_),
+                is_cancellation_request: false,
+                cancellation_token: token.to_owned(),
+            };
+            match message.as_str() {
+                "start" => {
+                    assert_eq!(invocation.caller, None, "absent means absent");
+                    let to = Some(address(&EMBEDDED.at("e")));
+                    result.outgoing_messages.push(Invocation { target: to, argument: text("ask") });
+                    let cancel = DelayedInvocation {
+                        is_cancellation_request: true,
+                        cancellation_token: "never".to_owned(),
+                        ..DelayedInvocation::default()
+                    };
+                    result.delayed_invocations =
+                        vec![later("never", "never"), cancel, later("", "later")];
+                }
+                other => {
+                    let caller = invocation.caller.as_ref().map(|caller| caller.id.clone());
+                    result.outgoing_egresses.push(egress(&format!("{other} from {caller:?}")));
+                }
+            }
+        }
+        done(result)
+    });
+    let url = server.url();
+    let functions = move || {
+        let embedded = Function::new(|context, asked: &String| {
+            context.reply(format!("{asked}ed"))?;
+            Ok(())
+        });
+        remote(Endpoint::at(&url)).embedded(EMBEDDED, embedded)
+    };
+    let (mut greetings, letters) =
+        run(functions, vec![(3, GREETER.message("g", "start".to_owned()))]);
+    greetings.sort_by(|one, other| one.1.cmp(&other.1));
+    assert_eq!(greetings[0], (3, "asked from Some(\"e\")".to_owned()));
+    assert_eq!(greetings[1].1, "later from Some(\"g\")");
+    assert_eq!((greetings.len(), letters), (2, vec![]));
+}
+
+#[test]
+fn one_message_that_fails_is_found_in_its_batch_and_given_up_alone() {
+    let server = Server::start(|request| {
+        let batch = batch(&request);
+        // Time for others to wait, so that they come together.
+        std::thread::sleep(Duration::from_millis(3));
+        let poison = batch.invocations.iter().any(|i| read_text(i.argument.as_ref()) == "poison");
+        if poison {
+            let head = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+            return Answer::Raw(head.as_bytes().to_vec());
+        }
+        greeter(&batch)
+    });
+    let url = server.url();
+    let mut messages: Vec<_> =
+        (0..60).map(|n| (0, GREETER.message("one", n.to_string()))).collect();
+    messages.insert(37, (0, GREETER.message("one", "poison".to_owned())));
+    let endpoint = move || Endpoint::at(&url).on_failure(OnFailure::DeadLetter);
+    let (greetings, letters) = run(move || remote(endpoint()), messages);
+    let expected = (0..60).map(|n| (0, format!("{n} {}", n + 1)));
+    assert!(expected.eq(greetings), "all others, in order");
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].0, "poison");
+    let Reason::Call(why) = &letters[0].1 else { panic!("{:?}", letters[0].1) };
+    assert!(why.contains("example/greeter one") && why.contains("400"), "{why}");
+    assert!(why.contains("/greeter"), "it names the URL: {why}");
+}
+
+#[test]
+fn a_flaky_endpoint_is_called_until_it_answers_and_its_effects_count_once() {
+    let failures = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let batch = batch(&request);
+        if failures.fetch_add(1, SeqCst) % 3 != 2 {
+            let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+            return Answer::Raw(head.as_bytes().to_vec());
+        }
+        greeter(&batch)
+    });
+    let url = server.url();
+    let messages = (0..20).map(|number| greet(number, ["a", "b"][number as usize % 2])).collect();
+    let endpoint = move || Endpoint::at(&url).retry_first(Duration::from_millis(1));
+    let (mut greetings, letters) = run(move || remote(endpoint()), messages);
+    greetings.sort();
+    let expected = (0..20).map(|n| (n, format!("{} {}", ["a", "b"][n as usize % 2], n / 2 + 1)));
+    assert!(expected.eq(greetings));
+    assert!(letters.is_empty());
+}
+
+#[test]
+fn answers_that_mean_nothing_are_dead_letters_that_say_why() {
+    let cases: Vec<(&str, fn() -> Answer, &str)> = vec![
+        ("garbage", || Answer::Ok(vec![0xff; 4]), "malformed"),
+        ("truncated", || Answer::Ok(vec![0xa2, 0x06, 0x0f]), "malformed"),
+        (
+            "text",
+            || {
+                let text =
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi";
+                Answer::Raw(text.as_bytes().to_vec())
+            },
+            "content type",
+        ),
+        (
+            "unknown state",
+            || {
+                let state_mutations = vec![set("nobody", text("x"))];
+                done(InvocationResponse { state_mutations, ..Default::default() })
+            },
+            "state \"nobody\"",
+        ),
+        (
+            "cancellation without a token",
+            || {
+                let cancel =
+                    DelayedInvocation { is_cancellation_request: true, ..Default::default() };
+                let delayed_invocations = vec![cancel];
+                done(InvocationResponse { delayed_invocations, ..Default::default() })
+            },
+            "no token",
+        ),
+        (
+            "unknown egress",
+            || {
+                let record = EgressMessage { egress_type: "nowhere".into(), ..egress("x") };
+                let outgoing_egresses = vec![record];
+                done(InvocationResponse { outgoing_egresses, ..Default::default() })
+            },
+            "egress \"example/nowhere\"",
+        ),
+        (
+            "empty type name",
+            || {
+                let argument =
+                    Some(reqreply::TypedValue { typename: String::new(), ..text("x").unwrap() });
+                let outgoing_egresses = vec![EgressMessage { argument, ..egress("x") }];
+                done(InvocationResponse { outgoing_egresses, ..Default::default() })
+            },
+            "type name",
+        ),
+        (
+            "negative delay",
+            || {
+                let later = DelayedInvocation { delay_in_ms: -1, ..Default::default() };
+                let delayed_invocations = vec![later];
+                done(InvocationResponse { delayed_invocations, ..Default::default() })
+            },
+            "-1 ms",
+        ),
+        (
+            "endless incomplete",
+            || missing(&[("seen", "io.statefun.types/int", None)]),
+            "more states more than 8 times",
+        ),
+        ("too large", || Answer::Ok(vec![0; 2000]), "larger than 1000 bytes"),
+        (
+            "redirect",
+            || {
+                let head = "HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n";
+                Answer::Raw(head.as_bytes().to_vec())
+            },
+            "302",
+        ),
+        ("closed", || Answer::Raw(Vec::new()), "failed (attempts: "),
+    ];
+    for (name, make, why) in cases {
+        let server = Server::start(move |request| {
+            let batch = batch(&request);
+            match batch.target.as_ref().unwrap().id.as_str() {
+                "bad" => make(),
+                _ => greeter(&batch),
+            }
+        });
+        let url = server.url();
+        let endpoint = move || {
+            Endpoint::at(&url)
+                .on_failure(OnFailure::DeadLetter)
+                .call_timeout(Duration::from_millis(300))
+                .response_bytes_max(1000)
+        };
+        let messages = vec![greet(0, "good"), greet(0, "bad"), greet(1, "good")];
+        let (greetings, letters) = run(move || remote(endpoint()), messages);
+        assert_eq!(greetings, [(0, "good 1".into()), (1, "good 2".into())], "{name}");
+        assert_eq!(letters.len(), 1, "{name}");
+        let reason = letters[0].1.to_string();
+        assert!(letters[0].0 == "bad" && reason.contains(why), "{name}: {reason}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_never_answers_delays_nobody_else() {
+    let server = Server::start(|request| {
+        let batch = batch(&request);
+        if request.path == "/never" {
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+        greeter(&batch)
+    });
+    let url = server.url();
+    let functions = move || {
+        let never = Endpoint::at(&url)
+            .call_timeout(Duration::from_millis(400))
+            .on_failure(OnFailure::DeadLetter);
+        remote(Endpoint::at(&url)).remote_namespace(FOUND, never)
+    };
+    let never = |n: u64| (0, FOUND.message("never", n, "lost".to_owned()).unwrap());
+    let mut messages: Vec<_> = (0..50).map(never).collect();
+    messages.extend((0..100).map(|n| (0, GREETER.message(n, "x".to_owned()))));
+    let (greetings, letters) = run(functions, messages);
+    assert_eq!((greetings.len(), letters.len()), (100, 50));
+    for (_, reason) in &letters {
+        let reason = reason.to_string();
+        assert!(reason.contains("in time") || reason.contains("timed out"), "{reason}");
+    }
+}
+
+#[test]
+fn state_expires_as_the_function_said_and_a_new_function_needs_no_restart() {
+    let (clock, hands) = Clock::turned(1_000_000);
+    let server = Server::start(move |request| {
+        let batch = batch(&request);
+        let mode = if request.path == "/written" { 1 } else { 2 };
+        let expiration = ExpirationSpec { mode, expire_after_millis: 1000 };
+        let Some(seen) = state::<i64>(&batch, "seen") else {
+            return missing(&[("seen", "io.statefun.types/long", Some(expiration))]);
+        };
+        hands.advance(Duration::from_millis(600));
+        let emitted = egress(&format!("{} {seen:?}", &request.path[1..]));
+        let first = read_text(batch.invocations[0].argument.as_ref()) == "set";
+        let change = first.then(|| set("seen", Some(reqreply::TypedValue::of(&0_i64))));
+        done(InvocationResponse {
+            outgoing_egresses: vec![emitted],
+            state_mutations: change.into_iter().collect(),
+            ..Default::default()
+        })
+    });
+    let url = server.url();
+    let functions = move || {
+        let functions = Functions::new().remote_namespace(FOUND, Endpoint::at(&url));
+        functions.runtime(runtime().handle().clone()).clock(clock.clone())
+    };
+    let message = |time, function: &str, text: &str| {
+        (time, FOUND.message(function, "x", text.to_owned()).unwrap())
+    };
+    let messages = |function: &str| -> Vec<_> {
+        let texts = ["set", "look", "look", "look"].into_iter().zip(0..);
+        texts.map(|(text, time)| message(time, function, text)).collect()
+    };
+    let of = |greetings: &[(u64, String)], function: &str| -> Vec<String> {
+        let greetings = greetings.iter().filter_map(|(_, text)| text.strip_prefix(function));
+        greetings.map(|text| text.trim().to_owned()).collect()
+    };
+    // The clock turns by 600 ms with each call, and a state lives for 1000.
+    let (greetings, _) = run(functions.clone(), messages("written"));
+    assert_eq!(of(&greetings, "written"), ["None", "Some(0)", "Some(0)", "None"]);
+    let (greetings, _) = run(functions, messages("used"));
+    assert_eq!(of(&greetings, "used"), ["None", "Some(0)", "Some(0)", "Some(0)"]);
+}
+
+#[test]
+fn misuse_is_an_error_before_anything_runs() {
+    let bound = |functions: Functions<TypedValue>| functions.check().unwrap_err();
+    let error =
+        bound(remote(Endpoint::at("http://localhost/")).remote(GREETER, Endpoint::at("http://x/")));
+    assert!(error.is_duplicate_function());
+    let embedded = Function::new(|_, _: &String| Ok(()));
+    let error = bound(remote(Endpoint::at("http://localhost/")).embedded(GREETER, embedded));
+    assert!(error.is_duplicate_function());
+    for url in ["localhost:8000", "ftp://localhost/", "http://", "not a url"] {
+        let error = bound(remote(Endpoint::at(url)));
+        assert!(error.is_invalid_endpoint(), "{url}: {error}");
+    }
+    assert!(bound(remote(Endpoint::at("http://x/").header("a b", "c"))).is_invalid_endpoint());
+    let functions: Functions<TypedValue> =
+        Functions::new().remote(GREETER, Endpoint::at("http://x/"));
+    assert!(bound(functions).is_no_runtime());
+}

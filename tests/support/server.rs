@@ -1,0 +1,114 @@
+//! A remote function served over HTTP/1.1, by hand: a test says what each request is answered.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// A request, as far as tests look at it.
+pub struct Request {
+    pub path: String,
+    /// Names in lower case.
+    #[allow(dead_code)]
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+/// What to answer.
+pub enum Answer {
+    /// 200 with these bytes, as the protocol has it.
+    Ok(Vec<u8>),
+    /// Whatever these bytes are; the connection is closed after them.
+    #[allow(dead_code)]
+    Raw(Vec<u8>),
+}
+
+/// Serves until it is dropped.
+pub struct Server {
+    pub address: String,
+    stopped: Arc<AtomicBool>,
+    /// Connections that were accepted.
+    #[allow(dead_code)]
+    pub connections: Arc<AtomicUsize>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Server {
+    /// Serves on a port that the system chooses.
+    pub fn start(answer: impl Fn(Request) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (stopped, connections) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let answer = Arc::new(answer);
+        let (is_stopped, count, kept) =
+            (Arc::clone(&stopped), Arc::clone(&connections), Arc::clone(&open));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if is_stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                count.fetch_add(1, Ordering::SeqCst);
+                kept.lock().unwrap().push(stream.try_clone().unwrap());
+                let answer = Arc::clone(&answer);
+                thread::spawn(move || serve(&stream, &*answer));
+            }
+        });
+        Server { address, stopped, connections, open }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/{{function.name}}", self.address)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(&self.address);
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn serve(stream: &TcpStream, answer: &dyn Fn(Request) -> Answer) {
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read(&mut reader) {
+        let mut writer = stream;
+        let (bytes, last) = match answer(request) {
+            Answer::Raw(bytes) => (bytes, true),
+            Answer::Ok(body) => {
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                ([head.into_bytes(), body].concat(), false)
+            }
+        };
+        if writer.write_all(&bytes).is_err() || last {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            return;
+        }
+    }
+}
+
+fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.push((name.to_lowercase(), value.to_owned()));
+    }
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length = length.map_or(0, |(_, value)| value.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { path, headers, body })
+}
