@@ -78,7 +78,7 @@ impl Client {
         let url = self.endpoint.url_of(request.target.function_type.name());
         let body = Bytes::from(wire::request(request));
         let began = Instant::now();
-        let mut attempts = 0;
+        let (mut attempts, mut before) = (0, None);
         loop {
             attempts += 1;
             let left = self.endpoint.call_timeout.saturating_sub(began.elapsed());
@@ -87,7 +87,10 @@ impl Client {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(failed)) => failed,
                 Err(_) => Attempt {
-                    what: "there was no answer in time".to_owned(),
+                    what: match before {
+                        Some(before) => format!("{before}; then there was no answer in time"),
+                        None => "there was no answer in time".to_owned(),
+                    },
                     may_pass: false,
                     is_of_messages: true,
                 },
@@ -101,6 +104,7 @@ impl Client {
                     format!("calling \"{target}\" at {url} failed (attempts: {attempts}): {what}");
                 return Err(failure(what, failed.is_of_messages));
             }
+            before = Some(failed.what);
             tokio::time::sleep(wait).await;
         }
     }
