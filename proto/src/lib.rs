@@ -16,6 +16,12 @@
 //! assert!(matches!(handled.response, Some(Response::InvocationResult(_))));
 //! # Ok::<(), timely_statefun_proto::DecodeError>(())
 //! ```
+//!
+//! Reading any bytes ends with a message or an error, and takes memory in proportion to the bytes. The
+//! proportion can be large, though: two bytes can be an element of a list. Whoever reads what others
+//! send limits the bytes, and counts on up to 300 times as much memory.
+//!
+//! The messages in [`types`] lose the sign of -0.0 when they are written; [`BuiltIn`] keeps it.
 #![doc(html_root_url = "https://docs.rs/timely-statefun-proto")]
 
 mod values;
