@@ -200,7 +200,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
         }
     }
 
-    /// The value this address keeps, if it keeps one.
+    /// The value this address keeps, if it keeps one that has not [expired](crate::Expiration).
     pub fn get<V: Value>(&mut self, spec: ValueSpec<V, &str>) -> Option<&V> {
         match self.state.get(self.cursor, spec) {
             Ok(value) => value,

@@ -88,7 +88,7 @@ impl<E: Value> AnyColumn for BufferColumn<E> {
                     upkeep.count(slot, 1);
                 }
                 (Before::Fewer(count), Some(elements)) => elements.truncate_by(count),
-                (Before::Renewal(renewal), Some(elements)) => elements.renewal = renewal,
+                (Before::Renewal(renewal), Some(elements)) => _ = elements.renew(renewal),
                 _ => unreachable!("changes are undone in turn"),
             }
         }
@@ -187,7 +187,7 @@ impl<E: Value> BufferAt<'_, E> {
             && let Some(renewal) = elements.read(expiration, now_ms)
         {
             self.site.note_write(column.before.is_empty());
-            let before = std::mem::replace(&mut elements.renewal, renewal);
+            let before = elements.renew(renewal);
             column.before.push((slot, Before::Renewal(before)));
         }
     }

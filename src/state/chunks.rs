@@ -44,15 +44,24 @@ impl<X> Chunks<X> {
 
     pub(super) fn push(&mut self, item: X) {
         if self.0.last().is_none_or(|last| last.len() == CHUNK) {
-            // The first chunk grows as it fills: most function types have few addresses, and most
-            // tables few entries.
-            let capacity = if self.0.is_empty() { 0 } else { CHUNK };
-            if self.0.is_empty() {
-                self.0.reserve_exact(1);
-            }
-            self.0.push(Vec::with_capacity(capacity));
+            self.add_chunk();
         }
-        self.0.last_mut().expect("there is one now").push(item);
+        let last = self.0.last_mut().expect("there is one now");
+        // The first chunk grows as it fills: most function types have few addresses, and most
+        // tables few entries.
+        if last.len() == last.capacity() {
+            last.reserve_exact(last.len().max(1));
+        }
+        last.push(item);
+    }
+
+    fn add_chunk(&mut self) {
+        if self.0.is_empty() {
+            self.0.reserve_exact(1);
+            self.0.push(Vec::new());
+        } else {
+            self.0.push(Vec::with_capacity(CHUNK));
+        }
     }
 }
 
@@ -97,13 +106,18 @@ impl<X: Default> Cells<X> {
     }
 
     fn make(&mut self, chunk: usize, place: usize) {
+        if self.0.is_empty() {
+            self.0.reserve_exact(chunk + 1);
+        }
         if self.0.len() <= chunk {
             self.0.resize_with(chunk + 1, Vec::new);
         }
         let cells = &mut self.0[chunk];
-        // The first chunk grows as it fills: most function types have few addresses.
+        // The first chunk grows as it fills, as above.
         if chunk > 0 {
             cells.reserve_exact(CHUNK - cells.len());
+        } else if cells.capacity() <= place {
+            cells.reserve_exact((place + 1).next_power_of_two() - cells.len());
         }
         cells.resize_with(place + 1, X::default);
     }

@@ -49,20 +49,25 @@ impl<X> Deque<X> {
     }
 
     pub(super) fn push_back(&mut self, item: X) {
-        match self.chunks.back_mut() {
-            Some(chunk) if chunk.len() < CHUNK => chunk.push_back(item),
-            full => {
-                // The first chunk grows as it fills: most queues are short.
-                let capacity = if full.is_some() { CHUNK } else { 0 };
-                let mut chunk = VecDeque::with_capacity(capacity);
-                chunk.push_back(item);
-                if self.chunks.is_empty() {
-                    self.chunks.reserve_exact(1);
-                }
-                self.chunks.push_back(chunk);
-            }
+        if self.chunks.back().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.add_chunk();
         }
+        let chunk = self.chunks.back_mut().expect("there is one now");
+        // The first chunk grows as it fills: most queues are short.
+        if chunk.len() == chunk.capacity() {
+            chunk.reserve_exact(chunk.len().max(1));
+        }
+        chunk.push_back(item);
         self.len += 1;
+    }
+
+    fn add_chunk(&mut self) {
+        if self.chunks.is_empty() {
+            self.chunks.reserve_exact(1);
+            self.chunks.push_back(VecDeque::new());
+        } else {
+            self.chunks.push_back(VecDeque::with_capacity(CHUNK));
+        }
     }
 
     pub(super) fn pop_back(&mut self) -> Option<X> {

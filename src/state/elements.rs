@@ -24,17 +24,29 @@ pub(super) struct Renewal {
 
 pub(super) struct Elements<E> {
     elements: Deque<E>,
-    /// Of all elements; of none, in a buffer whose elements live for ever.
+    /// None in a buffer whose elements live for ever.
+    deadlines: Option<Box<Deadlines>>,
+}
+
+#[derive(Default)]
+struct Deadlines {
+    /// Of all elements.
     runs: Deque<Run>,
-    pub(super) renewal: Renewal,
+    renewal: Renewal,
     /// A time at which it is worth looking for what has expired.
     due: Deadline,
 }
 
+impl Deadlines {
+    /// What has a deadline up to this time has expired.
+    fn threshold(&self, now_ms: u64) -> u64 {
+        if self.renewal.until > now_ms { self.renewal.since } else { now_ms }
+    }
+}
+
 impl<E> Default for Elements<E> {
     fn default() -> Self {
-        let (elements, runs) = (Deque::default(), Deque::default());
-        Elements { elements, runs, renewal: Renewal::default(), due: Deadline::default() }
+        Elements { elements: Deque::default(), deadlines: None }
     }
 }
 
@@ -44,13 +56,15 @@ impl<E> Elements<E> {
         self.elements.len()
     }
 
-    /// Appends an element. One with a deadline is not to be seen from then on.
+    /// Appends an element. One with a deadline is not to be seen from then on; either all elements of
+    /// a buffer have one or none.
     pub(super) fn append(&mut self, element: E, deadline: Option<u64>) {
         self.elements.push_back(element);
         if let Some(deadline) = deadline {
-            match self.runs.back_mut() {
+            let runs = &mut self.deadlines.get_or_insert_default().runs;
+            match runs.back_mut() {
                 Some(run) if run.deadline == deadline => run.len += 1,
-                _ => self.runs.push_back(Run { deadline, len: 1 }),
+                _ => runs.push_back(Run { deadline, len: 1 }),
             }
         }
     }
@@ -59,24 +73,22 @@ impl<E> Elements<E> {
     pub(super) fn truncate_by(&mut self, count: usize) {
         for _ in 0..count {
             self.elements.pop_back();
-            if let Some(run) = self.runs.back_mut() {
+            if let Some(deadlines) = &mut self.deadlines
+                && let Some(run) = deadlines.runs.back_mut()
+            {
                 run.len -= 1;
                 if run.len == 0 {
-                    self.runs.pop_back();
+                    deadlines.runs.pop_back();
                 }
             }
         }
     }
 
-    /// What has a deadline up to this time has expired.
-    fn threshold(&self, now_ms: u64) -> u64 {
-        if self.renewal.until > now_ms { self.renewal.since } else { now_ms }
-    }
-
     /// How many elements have expired; they are the first.
     pub(super) fn expired(&self, now_ms: u64) -> usize {
-        let threshold = self.threshold(now_ms);
-        let expired = self.runs.iter().take_while(|run| run.deadline <= threshold);
+        let Some(deadlines) = &self.deadlines else { return 0 };
+        let threshold = deadlines.threshold(now_ms);
+        let expired = deadlines.runs.iter().take_while(|run| run.deadline <= threshold);
         expired.map(|run| run.len).sum()
     }
 
@@ -87,24 +99,31 @@ impl<E> Elements<E> {
 
     /// The renewal that comes of reading all elements, if it makes a difference.
     pub(super) fn read(&self, expiration: Expiration, now_ms: u64) -> Option<Renewal> {
-        let since = self.threshold(now_ms);
-        let oldest = self.runs.iter().find(|run| run.deadline > since)?;
-        let until = expiration.read(oldest.deadline.max(self.renewal.until), now_ms)?;
+        let deadlines = self.deadlines.as_ref()?;
+        let since = deadlines.threshold(now_ms);
+        let oldest = deadlines.runs.iter().find(|run| run.deadline > since)?;
+        let until = expiration.read(oldest.deadline.max(deadlines.renewal.until), now_ms)?;
         Some(Renewal { since, until })
+    }
+
+    /// Renews the deadlines, or puts back what they were; gives what was in force.
+    pub(super) fn renew(&mut self, renewal: Renewal) -> Renewal {
+        std::mem::replace(&mut self.deadlines.get_or_insert_default().renewal, renewal)
     }
 
     /// Takes expired elements away, so many at most; says how many.
     pub(super) fn sweep(&mut self, now_ms: u64, most: usize) -> usize {
-        let threshold = self.threshold(now_ms);
+        let Some(deadlines) = &mut self.deadlines else { return 0 };
+        let threshold = deadlines.threshold(now_ms);
         let mut swept = 0;
         while swept < most
-            && let Some(run) = self.runs.front_mut()
+            && let Some(run) = deadlines.runs.front_mut()
             && run.deadline <= threshold
         {
             self.elements.pop_front();
             run.len -= 1;
             if run.len == 0 {
-                self.runs.pop_front();
+                deadlines.runs.pop_front();
             }
             swept += 1;
         }
@@ -113,11 +132,11 @@ impl<E> Elements<E> {
 
     /// The deadline of the whole buffer for the wheel, which is that of its first element.
     pub(super) fn due_mut(&mut self) -> &mut Deadline {
-        if let Some(run) = self.runs.front() {
-            let is_renewed = run.deadline > self.renewal.since;
-            let until = if is_renewed { self.renewal.until } else { 0 };
-            self.due.at = run.deadline.max(until);
+        let Deadlines { runs, renewal, due } = &mut **self.deadlines.get_or_insert_default();
+        if let Some(run) = runs.front() {
+            let until = if run.deadline > renewal.since { renewal.until } else { 0 };
+            due.at = run.deadline.max(until);
         }
-        &mut self.due
+        due
     }
 }

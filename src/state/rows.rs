@@ -39,7 +39,12 @@ fn spread_again(entry: &Entry) -> u64 {
     spread(entry.half.get())
 }
 
+/// As many rows are looked through one by one. Most tables are small, and then an index would be
+/// larger than what is in them.
+const UNINDEXED: usize = 8;
+
 pub(super) struct Rows<K, V> {
+    /// Of all rows that are not free, as soon as there were more than a few.
     index: HashTable<Entry>,
     rows: Chunks<Option<Row<K, V>>>,
     /// Rows that are free; the last is taken first.
@@ -57,7 +62,11 @@ impl<K, V> Default for Rows<K, V> {
 
 impl<K, V> Rows<K, V> {
     pub(super) fn len(&self) -> usize {
-        self.index.len()
+        self.rows.len() - self.free.len()
+    }
+
+    fn is_indexed(&self) -> bool {
+        self.rows.len() > UNINDEXED
     }
 
     /// One more than the highest number of a row there ever was.
@@ -69,9 +78,11 @@ impl<K, V> Rows<K, V> {
     where
         K: Borrow<Q>,
     {
-        let same = |entry: &Entry| {
-            entry.half == half && self.get(entry.row).is_some_and(|row| row.key.borrow() == key)
-        };
+        let same = |row: &Row<K, V>| row.half == half && row.key.borrow() == key;
+        if !self.is_indexed() {
+            return self.iter().find(|(_, row)| same(row)).map(|(number, _)| number);
+        }
+        let same = |entry: &Entry| entry.half == half && self.get(entry.row).is_some_and(same);
         self.index.find(spread(half.get()), same).map(|entry| entry.row)
     }
 
@@ -99,6 +110,9 @@ impl<K, V> Rows<K, V> {
                 let number = RowNumber::try_from(self.rows.len())
                     .expect("fewer than 2^32 entries of one table are there at once");
                 self.rows.push(None);
+                if self.rows.len() == UNINDEXED + 1 {
+                    self.make_index();
+                }
                 number
             }
         };
@@ -109,9 +123,11 @@ impl<K, V> Rows<K, V> {
     /// Empties a row, which is the next to be filled.
     pub(super) fn take(&mut self, number: RowNumber) -> Row<K, V> {
         let row = self.rows.get_mut(number).and_then(Option::take).expect("the row is not free");
-        let found = self.index.find_entry(spread(row.half.get()), |entry| entry.row == number);
-        let Ok(entry) = found else { unreachable!("the row {number} is indexed") };
-        entry.remove();
+        if self.is_indexed() {
+            let found = self.index.find_entry(spread(row.half.get()), |entry| entry.row == number);
+            let Ok(entry) = found else { unreachable!("the row {number} is indexed") };
+            entry.remove();
+        }
         self.free.push(number);
         row
     }
@@ -122,9 +138,19 @@ impl<K, V> Rows<K, V> {
         self.fill(number, row);
     }
 
+    fn make_index(&mut self) {
+        let numbered = (0..).zip(self.rows.iter());
+        for (number, row) in numbered.filter_map(|(number, row)| Some((number, row.as_ref()?))) {
+            let entry = Entry { half: row.half, row: number };
+            self.index.insert_unique(spread_again(&entry), entry, spread_again);
+        }
+    }
+
     fn fill(&mut self, number: RowNumber, row: Row<K, V>) {
-        let entry = Entry { half: row.half, row: number };
-        self.index.insert_unique(spread_again(&entry), entry, spread_again);
+        if self.is_indexed() {
+            let entry = Entry { half: row.half, row: number };
+            self.index.insert_unique(spread_again(&entry), entry, spread_again);
+        }
         *self.rows.get_mut(number).expect("there is such a row") = Some(row);
     }
 

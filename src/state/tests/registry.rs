@@ -137,6 +137,21 @@ fn what_was_registered_keeps_its_expiration_and_expires() {
     assert_eq!((state.len(), state.wheel.len()), (0, 0));
 }
 
+/// What a type is called is kept with the state, and Rust knows nothing of it.
+#[test]
+fn what_was_registered_keeps_the_name_of_its_type() {
+    let mut state = registering(1);
+    let cursor = seek(&state, &Id::new("x"));
+    let name = "length".to_owned();
+    let metres = ValueSpec::<u64, _>::typed(&name, "test/metres");
+    assert_eq!(state.get(&cursor, metres), Ok(None));
+    let feet = ValueSpec::<u64, _>::typed(&name, "test/feet");
+    let (declared, used) = ("test/metres".into(), "test/feet".into());
+    let mistake = Reason::StateType { state: "length".into(), declared, used };
+    assert_eq!(reason(state.get(&cursor, feet)), mistake);
+    state.commit(cursor);
+}
+
 /// A column that was taken away must leave nothing in what the columns share.
 #[test]
 fn a_registration_that_is_undone_leaves_no_trace_of_what_was_written() {
