@@ -29,11 +29,14 @@ pub(crate) enum Code<M, T> {
     Remote(RemoteCode<M>),
 }
 
+type ToTyped<M> = dyn Fn(&M) -> Result<TypedValue, Mismatch>;
+type FromTyped<M> = dyn Fn(TypedValue) -> Result<M, Mismatch>;
+
 /// A function that is served elsewhere, and what messages are there.
 pub(crate) struct RemoteCode<M> {
     pub(crate) endpoint: Endpoint,
-    pub(crate) to_typed: Box<dyn Fn(&M) -> Result<TypedValue, Mismatch>>,
-    pub(crate) from_typed: Box<dyn Fn(TypedValue) -> Result<M, Mismatch>>,
+    pub(crate) to_typed: Box<ToTyped<M>>,
+    pub(crate) from_typed: Box<FromTyped<M>>,
 }
 
 impl<M: TypedMessage, T> Body<M, T> {

@@ -214,7 +214,7 @@ fn what_waits_goes_together_in_order_and_one_call_an_address_at_a_time() {
     }
     assert_eq!(greetings.len(), MESSAGES);
     let batches = batches.lock().unwrap();
-    assert!(batches.iter().all(|batch| *batch <= 7) && batches.iter().any(|batch| *batch == 7));
+    assert!(batches.iter().all(|batch| *batch <= 7) && batches.contains(&7));
 }
 
 #[test]
@@ -326,7 +326,9 @@ fn a_flaky_endpoint_is_called_until_it_answers_and_its_effects_count_once() {
 
 #[test]
 fn answers_that_mean_nothing_are_dead_letters_that_say_why() {
-    let cases: Vec<(&str, fn() -> Answer, &str)> = vec![
+    /// A name, what is answered, and what the dead letter must say.
+    type Case = (&'static str, fn() -> Answer, &'static str);
+    let cases: Vec<Case> = vec![
         ("garbage", || Answer::Ok(vec![0xff; 4]), "malformed"),
         ("truncated", || Answer::Ok(vec![0xa2, 0x06, 0x0f]), "malformed"),
         (

@@ -18,7 +18,7 @@ use crate::value::ValueSpec;
 
 /// How a remote function's states are kept: as the bytes that it gave.
 fn spec(state: &RemoteState) -> ValueSpec<Bytes, &str> {
-    ValueSpec::typed(&*state.name, &*state.type_name).expiring(state.expiration)
+    ValueSpec::typed(&state.name, &state.type_name).expiring(state.expiration)
 }
 
 fn limits<M>(code: &RemoteCode<M>) -> BatchLimits {
