@@ -65,6 +65,10 @@ pub struct Limits {
     /// least one for each remote function; while one has none under way, the others leave a place for
     /// it. Default 1,024. (StateFun: 32,768 for calls and asynchronous operations together.)
     pub in_flight_max: usize,
+    /// Bytes of messages that may wait on a worker for the answers of one remote function before its
+    /// ingress is held back, and nobody else's, until they are below three quarters of it. `None`, the
+    /// default, for a quarter of [`loop_bytes_soft`](Self::loop_bytes_soft).
+    pub function_bytes_soft: Option<usize>,
 }
 
 /// What becomes of delayed messages that still wait when all ingress has closed.
@@ -95,6 +99,7 @@ impl Default for Limits {
             delayed_messages_max: 1 << 31,
             operations_max: 32_768,
             in_flight_max: 1024,
+            function_bytes_soft: None,
         }
     }
 }

@@ -624,6 +624,7 @@ mod messages;
 mod placement;
 mod remote;
 mod retry;
+mod runner;
 mod state;
 mod table;
 mod typed;

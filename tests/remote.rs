@@ -15,8 +15,8 @@ use std::time::Duration;
 use server::{Answer, Request, Server};
 use timely::dataflow::operators::{Input, Inspect};
 use timely_statefun::{
-    Address, Clock, Egress, Endpoint, Envelope, Function, FunctionType, Functions, Namespace,
-    OnFailure, Reason, StatefulFunctions, TypedValue,
+    Address, Clock, Egress, Endpoint, Envelope, Function, FunctionType, Functions, Limits,
+    Namespace, OnFailure, Reason, StatefulFunctions, TypedValue,
 };
 use timely_statefun_proto::Message;
 use timely_statefun_proto::reqreply::from_function::{
@@ -451,6 +451,62 @@ fn an_endpoint_that_never_answers_delays_nobody_else() {
         let reason = reason.to_string();
         assert!(reason.contains("in time") || reason.contains("timed out"), "{reason}");
     }
+}
+
+/// One address that is slow to answer has far more sent to it than its share of memory: its own ingress
+/// waits, and another function's does not.
+#[test]
+fn a_function_with_too_much_waiting_has_its_ingress_held_back_and_nobody_elses() {
+    let open = Arc::new(std::sync::Barrier::new(2));
+    let opened = Arc::clone(&open);
+    let first = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        let batch = batch(&request);
+        if request.path == "/slow" && first.fetch_add(1, SeqCst) == 0 {
+            open.wait();
+        }
+        greeter(&batch)
+    });
+    let url = server.url();
+    timely::execute_directly(move |worker| {
+        let greetings = Rc::new(RefCell::new(Vec::new()));
+        let seen = Rc::clone(&greetings);
+        let limits = Limits {
+            function_bytes_soft: Some(20_000),
+            gate_credit_records: 10,
+            ..Limits::default()
+        };
+        let (mut slow, mut quick, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (slow, one) = scope.new_input::<Vec<Envelope<TypedValue>>>();
+            let (quick, other) = scope.new_input::<Vec<Envelope<TypedValue>>>();
+            let functions = remote(Endpoint::at(&url)).limits(limits);
+            let functions = functions.remote_namespace(FOUND, Endpoint::at(&url));
+            let functions = functions.typed_egress(GREETINGS);
+            let egresses = [one, other].stateful_functions(functions).unwrap();
+            let greetings = egresses.stream(GREETINGS).unwrap();
+            greetings.inspect(move |greeting| seen.borrow_mut().push(greeting.clone()));
+            (slow, quick, egresses.handle())
+        });
+        for number in 0..1000 {
+            slow.send(FOUND.message("slow", "one", number.to_string()).unwrap());
+        }
+        slow.close();
+        for _ in 0..300 {
+            worker.step_or_park(Some(Duration::from_micros(100)));
+        }
+        let admitted = handle.stats().admitted;
+        assert!((20..300).contains(&admitted), "{admitted} came in");
+        for number in 0..100 {
+            quick.send(GREETER.message(number, "x".to_owned()));
+        }
+        quick.close();
+        let answered = || greetings.borrow().iter().filter(|text| text.starts_with('x')).count();
+        handle.run_while(worker, || answered() < 100).unwrap();
+        opened.wait();
+        handle.run(worker).unwrap();
+        let slow = greetings.borrow().iter().filter(|text| !text.starts_with('x')).count();
+        assert_eq!(slow, 1000, "nothing is lost");
+    });
 }
 
 #[test]

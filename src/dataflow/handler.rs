@@ -10,7 +10,6 @@ use timely::progress::Timestamp;
 use timely_statefun_operators::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Waker};
 
 use super::egresses::dead_letters;
-use super::operations::Runner;
 use crate::clock::Clock;
 use crate::dead_letter::Stopped;
 use crate::dispatch::Surroundings;
@@ -19,11 +18,12 @@ use crate::function::Code;
 use crate::functions::{AtClose, Functions};
 use crate::placement;
 use crate::remote::Caller;
+use crate::runner::Runner;
 
 pub(super) struct FunctionHandler<M, T> {
     dispatcher: Dispatcher<M, T, Held>,
     clock: Clock,
-    operations: Runner<M>,
+    operations: Runner<Result<M, String>>,
     calls: Caller,
 }
 
@@ -34,6 +34,7 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         dead_letters_read: Rc<Cell<bool>>,
         worker: usize,
     ) -> Self {
+        let limits = &functions.limits;
         let named = functions.functions.into_iter();
         let bound = Bound {
             functions: named.map(|(name, body)| (crate::TypeName::fixed(name), body)).collect(),
@@ -42,6 +43,7 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
             delayed_messages_max: functions.limits.delayed_messages_max,
             operations_max: functions.limits.operations_max,
             in_flight_max: functions.limits.in_flight_max,
+            function_bytes_soft: limits.function_bytes_soft.unwrap_or(limits.loop_bytes_soft / 4),
             hurry_at_close: functions.at_close == AtClose::SendNow,
             when_full: functions.limits.when_full,
             worker,
@@ -54,10 +56,11 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         });
         let calls = Caller::new(functions.runtime.clone(), endpoints);
         let egresses = Egresses::new(functions.egresses, dead_letters::<M>(), dead_letters_read);
+        let lost = || Err("the runtime has shut down".to_owned());
         FunctionHandler {
             dispatcher: Dispatcher::new(bound, names, egresses),
             clock: functions.clock,
-            operations: Runner::new(functions.runtime),
+            operations: Runner::new(functions.runtime, lost),
             calls,
         }
     }

@@ -3,7 +3,6 @@
 
 mod egresses;
 mod handler;
-mod operations;
 
 use std::cell::Cell;
 use std::rc::Rc;

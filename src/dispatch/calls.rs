@@ -113,13 +113,37 @@ pub(super) struct Calls<M, T, H> {
     free: Vec<CallKey>,
     /// How many messages are kept without a time held for them.
     detached: usize,
+    /// Bytes of what is kept, by number of the function.
+    bytes: Vec<usize>,
+    /// Bytes of one function above which its ingress is held back, until they are below three
+    /// quarters of it.
+    bytes_soft: usize,
     pub(super) slots: Slots<CallKey>,
 }
 
 impl<M, T: PartialEq, H> Calls<M, T, H> {
-    pub(super) fn new(slots: Slots<CallKey>) -> Self {
+    pub(super) fn new(slots: Slots<CallKey>, functions: usize, bytes_soft: usize) -> Self {
         let (keys, busy, free) = (HashMap::new(), Vec::new(), Vec::new());
-        Calls { keys, busy, free, detached: 0, slots }
+        let bytes = vec![0; functions];
+        Calls { keys, busy, free, detached: 0, bytes, bytes_soft, slots }
+    }
+
+    /// Notes that something is kept from now on.
+    fn weigh(&mut self, function: usize, kept: &Kept<M, T, H>) {
+        self.detached += usize::from(kept.held.is_none());
+        self.bytes[function] += weight(kept);
+        if self.bytes[function] > self.bytes_soft {
+            self.slots.set_full(function, true);
+        }
+    }
+
+    /// Notes that something is kept no more.
+    fn unweigh(&mut self, function: usize, kept: &Kept<M, T, H>) {
+        self.detached -= usize::from(kept.held.is_none());
+        self.bytes[function] -= weight(kept);
+        if self.bytes[function] <= self.bytes_soft / 4 * 3 {
+            self.slots.set_full(function, false);
+        }
     }
 
     /// Whether answers will come that are new events.
@@ -129,7 +153,7 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
 
     /// Takes a message in: it is called for now, or waits behind those before it.
     pub(super) fn push(&mut self, function: usize, kept: Kept<M, T, H>) {
-        self.detached += usize::from(kept.held.is_none());
+        self.weigh(function, &kept);
         let address = address_of(&kept.routed.head);
         if let Some(key) = self.keys.get(&address) {
             self.busy_mut(*key).waiting.push_back(kept);
@@ -214,7 +238,7 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
         first.routed.head.again = true;
         first.routed.head.depth = depth;
         let function = busy.function;
-        self.detached -= usize::from(first.held.is_none());
+        self.unweigh(function, &first);
         self.slots.end(function);
         first
     }
@@ -237,14 +261,14 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
     /// Puts a batch that failed back before all that waits; half of it is tried next.
     pub(super) fn halve(&mut self, first: Kept<M, T, H>) {
         let key = self.keys[&address_of(&first.routed.head)];
-        self.detached += usize::from(first.held.is_none());
+        let function = self.busy_mut(key).function;
+        self.weigh(function, &first);
         let busy = self.busy_mut(key);
         busy.messages_max = (busy.batch.len() + 1).div_ceil(2);
         for kept in busy.batch.drain(..).rev() {
             busy.waiting.push_front(kept);
         }
         busy.waiting.push_front(first);
-        let function = busy.function;
         self.slots.begin(function, key);
     }
 
@@ -266,9 +290,14 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
         } else {
             self.slots.begin(function, key);
         }
-        self.detached -= batch.iter().filter(|kept| kept.held.is_none()).count();
+        batch.iter().for_each(|kept| self.unweigh(function, kept));
         batch
     }
+}
+
+/// What a message that is kept counts for.
+fn weight<M, T, H>(kept: &Kept<M, T, H>) -> usize {
+    size_of::<Kept<M, T, H>>() + kept.value.bytes().len()
 }
 
 fn address_of(head: &Head) -> (TypeIndex, Id) {

@@ -142,6 +142,7 @@ pub(crate) struct Bound<M, T> {
     pub(crate) delayed_messages_max: usize,
     pub(crate) operations_max: usize,
     pub(crate) in_flight_max: usize,
+    pub(crate) function_bytes_soft: usize,
     /// Whether delayed messages are sent off at once when no ingress will come any more.
     pub(crate) hurry_at_close: bool,
     pub(crate) when_full: OnFailure,
@@ -198,7 +199,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             Code::Remote(code) => code.endpoint.in_flight_max.max(1),
             Code::Embedded(_) => 0,
         });
-        let calls = Calls::new(Slots::new(bound.in_flight_max, in_flight_max));
+        let slots = Slots::new(bound.in_flight_max, in_flight_max);
+        let count = bound.functions.len() + bound.namespaces.len();
+        let calls = Calls::new(slots, count, bound.function_bytes_soft);
         let maxima = functions.map(|body| body.operations_max);
         let operations = Operations::new(Slots::new(bound.operations_max, maxima));
         let mut dispatcher = Dispatcher {

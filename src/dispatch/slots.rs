@@ -10,6 +10,8 @@ struct Share<W> {
     max: usize,
     under_way: usize,
     waiting: VecDeque<W>,
+    /// Whether what waits for it has used up its share of memory.
+    full: bool,
     /// Whether its ingress is to be held back, and whether gates have been told so.
     held_back: bool,
     told: bool,
@@ -34,6 +36,7 @@ impl<W> Slots<W> {
             max,
             under_way: 0,
             waiting: VecDeque::new(),
+            full: false,
             held_back: false,
             told: false,
         };
@@ -98,9 +101,17 @@ impl<W> Slots<W> {
         let share = &mut self.shares[function];
         let all = share.under_way + share.waiting.len();
         let enough = if share.held_back { share.max - share.max / 4 } else { share.max };
-        let held_back = all >= enough.max(1) || !share.waiting.is_empty();
+        let held_back = share.full || all >= enough.max(1) || !share.waiting.is_empty();
         self.changed |= held_back != share.told;
         share.held_back = held_back;
+    }
+
+    /// Says whether what waits for a function has used up its share of memory.
+    pub(super) fn set_full(&mut self, function: usize, full: bool) {
+        if self.shares[function].full != full {
+            self.shares[function].full = full;
+            self.look_at(function);
+        }
     }
 
     /// Tells, once each, the functions whose ingress must begin or cease to be held back.
