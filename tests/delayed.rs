@@ -290,7 +290,7 @@ fn a_chain_of_delays_goes_on_after_ingress_has_closed() {
     let results = on_workers(3, |worker| {
         let done = Rc::new(RefCell::new(Vec::new()));
         let seen = Rc::clone(&done);
-        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+        let (mut input, probe, handle) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
             let walker = Function::new(|context, left: &u64| {
                 context.update(STEPS, |steps| *steps += 1);
@@ -307,10 +307,13 @@ fn a_chain_of_delays_goes_on_after_ingress_has_closed() {
             let functions = Functions::new().embedded(WALKER, walker.value(STEPS)).egress(DONE);
             let egresses = stream.stateful_functions(functions).unwrap();
             let stream = egresses.stream(DONE).unwrap();
-            stream.inspect_time(move |time, record| seen.borrow_mut().push((*time, record.0)));
-            (input, egresses.handle())
+            let stream =
+                stream.inspect_time(move |time, record| seen.borrow_mut().push((*time, record.0)));
+            (input, stream.probe().0, egresses.handle())
         });
         input.advance_to(5);
+        // An event happens at the time that ingress has come to on all workers.
+        handle.run_while(worker, || probe.less_than(&5)).unwrap();
         if worker.index() == 0 {
             input.send(WALKER.message("start", 60));
         }
