@@ -88,10 +88,20 @@ impl<T: Timestamp, M> Flow<T, M> {
 
     /// Stages a message that came at a stage, which it keeps alive.
     pub(crate) fn stage(&mut self, stage: Stage<T>, gate: Option<GateAddress>, message: M) {
+        self.stage_waiting(stage, gate, false, message);
+    }
+
+    fn stage_waiting(
+        &mut self,
+        stage: Stage<T>,
+        gate: Option<GateAddress>,
+        put_off: bool,
+        message: M,
+    ) {
         let stages = self.stages.as_mut().expect("messages are handled in the order of time");
         let index = self.times.index_of(&stage);
         self.times.add(index, 1);
-        let waiting = Waiting { time: index, put_off: false, message };
+        let waiting = Waiting { time: index, put_off, message };
         if let Some(weight) = &self.weight {
             self.weighed += weight(&waiting.message);
         }
@@ -123,9 +133,9 @@ impl<T: Timestamp, M> Flow<T, M> {
     }
 
     /// Stages what would have come before all others.
-    fn stage_event(&mut self, time: TimeIndex, message: M) {
+    fn stage_event(&mut self, time: TimeIndex, put_off: bool, message: M) {
         let next = self.next_stage(time);
-        self.stage(next, None, message);
+        self.stage_waiting(next, None, put_off, message);
         self.times.finish_one(time);
     }
 
@@ -187,7 +197,7 @@ impl<T: Timestamp, M> Flow<T, M> {
         let target = if self.peers > 1 { (self.route)(&message) % self.peers } else { self.worker };
         if target == self.worker {
             if self.stages.is_some() {
-                self.stage_event(time, message);
+                self.stage_event(time, false, message);
             } else {
                 self.push(message, time);
                 self.polled += 1;
@@ -201,7 +211,7 @@ impl<T: Timestamp, M> Flow<T, M> {
     pub(crate) fn event_first(&mut self, message: M) {
         let time = self.event_time();
         if self.stages.is_some() {
-            self.stage_event(time, message);
+            self.stage_event(time, false, message);
         } else {
             self.first.push(Waiting { time, put_off: false, message });
         }
@@ -211,15 +221,16 @@ impl<T: Timestamp, M> Flow<T, M> {
     /// or at `time` if that is not before it.
     pub(crate) fn keep_event_time(&mut self, time: TimeIndex) {
         if self.ingress.is_empty() && self.kept.is_none() {
-            let time = self.time(time);
+            let Product { outer, inner } = self.times.time(time);
             let last = self.last_ingress.elements().iter();
-            let kept = last.filter(|last| time.less_equal(last)).min().unwrap_or(time).clone();
-            self.keep(&kept);
+            let kept = last.filter(|last| outer.less_equal(last)).min().unwrap_or(outer).clone();
+            // No less deep: what is handled now gives no right to that.
+            self.keep(Product::new(kept, *inner));
         }
     }
 
-    fn keep(&mut self, time: &T) {
-        let index = self.times.index_of(&Product::new(time.clone(), 0));
+    fn keep(&mut self, stage: Stage<T>) {
+        let index = self.times.index_of(&stage);
         self.times.add(index, 1);
         self.kept = Some(index);
     }
@@ -231,7 +242,7 @@ impl<T: Timestamp, M> Flow<T, M> {
         if frontier.is_empty() && !before.is_empty() {
             if events {
                 let last = before.elements().iter().min().expect("it is not empty").clone();
-                self.keep(&last);
+                self.keep(Product::new(last, 0));
             }
             self.last_ingress = before;
         }
@@ -258,7 +269,7 @@ impl<T: Timestamp, M> Flow<T, M> {
     pub(crate) fn resume(&mut self, held: Held, message: M) {
         self.held -= 1;
         if self.stages.is_some() {
-            return self.stage_event(held.time, message);
+            return self.stage_event(held.time, held.record, message);
         }
         self.polled += 1;
         self.push_waiting(Waiting { time: held.time, put_off: held.record, message });

@@ -479,6 +479,29 @@ fn the_frontier_that_handlers_see_waits_for_records_that_were_put_off() {
     }
 }
 
+/// In the order of time nothing later is handled before them; afterwards they are waited for no more.
+#[test]
+fn records_that_were_put_off_and_handled_are_waited_for_no_more() {
+    for order in [Order::Arrival, Order::Time] {
+        for resume in [Command::Resume, Command::ResumeFirst] {
+            timely::execute_directly(move |worker| {
+                let Loop { desk, mut input, handle, .. } = build(worker, in_order(order));
+                input.send(message(1, What::PutOff { record: true }));
+                input.advance_to(4);
+                steps(worker);
+                desk.tell([resume(1, note(2))]);
+                steps(worker);
+                input.send(note(3));
+                input.advance_to(6);
+                steps(worker);
+                assert_eq!(desk.frontiers(), [(2, vec![0]), (3, vec![4])], "{order:?}");
+                input.close();
+                handle.run(worker).unwrap();
+            });
+        }
+    }
+}
+
 #[test]
 fn a_record_that_is_released_is_waited_for_no_more() {
     for order in [Order::Arrival, Order::Time] {
@@ -642,29 +665,31 @@ fn a_loop_that_awaits_nothing_ends_with_its_ingress() {
     });
 }
 
-/// Whoever begins to wait for an event after ingress has closed says so.
+/// Whoever begins to wait for an event after ingress has closed says so, while it handles a message of
+/// whatever depth.
 #[test]
 fn an_event_that_is_expected_after_ingress_has_closed_happens_at_the_last_time_there_was() {
-    let order = Order::Arrival;
-    timely::execute_directly(move |worker| {
-        let Loop { desk, mut input, probe, handle, cuts, .. } = build(worker, in_order(order));
-        drop(cuts);
-        input.advance_to(3);
-        input.send(message(1, What::Hold));
-        input.advance_to(9);
-        steps(worker);
-        input.close();
-        steps(worker);
-        assert!(probe.less_equal(&3) && !probe.less_than(&3));
-        desk.tell([Command::Resume(1, message(2, What::Expect))]);
-        steps(worker);
-        assert!(probe.less_equal(&9) && !probe.less_than(&9), "3 is over");
-        desk.tell([Command::Event(note(3))]);
-        steps(worker);
-        desk.await_events(false);
-        handle.run(worker).unwrap();
-        assert_eq!(desk.noted(), [(3, 1), (3, 2), (9, 3)]);
-    });
+    for order in [Order::Arrival, Order::Time] {
+        timely::execute_directly(move |worker| {
+            let Loop { desk, mut input, probe, handle, cuts, .. } = build(worker, in_order(order));
+            drop(cuts);
+            input.advance_to(3);
+            input.send(message(1, What::Hold));
+            input.advance_to(9);
+            steps(worker);
+            input.close();
+            steps(worker);
+            assert!(probe.less_equal(&3) && !probe.less_than(&3));
+            desk.tell([Command::Resume(1, message(2, What::Expect))]);
+            steps(worker);
+            assert!(probe.less_equal(&9) && !probe.less_than(&9), "3 is over");
+            desk.tell([Command::Event(note(3))]);
+            steps(worker);
+            desk.await_events(false);
+            handle.run(worker).unwrap();
+            assert_eq!(desk.noted(), [(3, 1), (3, 2), (9, 3)]);
+        });
+    }
 }
 
 #[test]
