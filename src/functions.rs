@@ -232,7 +232,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     /// use timely_statefun::{Function, Functions, FunctionType};
     ///
     /// mod audit {
-    ///     use super::*;
+    ///     use timely_statefun::{Function, Functions, FunctionType};
+    ///
     ///     pub const BOOK: FunctionType<u64> = FunctionType::new("audit/book");
     ///     pub fn functions() -> Functions<u64> {
     ///         Functions::new().embedded(BOOK, Function::new(|_, _: &u64| Ok(())))
