@@ -1,0 +1,157 @@
+//! The smoke test of Apache Flink's Stateful Functions: random commands for instances that follow them,
+//! after which every instance must have counted exactly what it was told to count.
+//!
+//! `cargo run --release --example smoke -- -w 2` (`-- --help` for all options)
+//!
+//! A message is a tree of commands: count one more, send these commands on, send them in a millisecond
+//! or when some operation is over, take a sending back. What it all adds up to is known from the
+//! commands alone. The program sends them, asks every instance for its count until nothing is
+//! missing any more, and fails where a count is too large, or stays too small, or more was sent than
+//! there was to send. Messages are those of StateFun's own smoke test, byte for byte, so `--remote`
+//! drives its command interpreters, in whatever language, as well.
+//!
+//! The order of reading: `commands.rs`, `interpreter.rs`, `generator.rs`, `tracker.rs`,
+//! `verification.rs`, `pipeline.rs`, `protobuf.rs`.
+
+mod commands;
+mod generator;
+mod interpreter;
+mod pipeline;
+mod protobuf;
+mod tracker;
+mod verification;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use generator::Plan;
+use interpreter::Interpreter;
+use pipeline::{Break, Outcome};
+use timely_statefun::Endpoint;
+use tracker::Tracker;
+
+const SEED: u64 = 1;
+const MESSAGES: u64 = 100_000;
+const INSTANCES: u64 = 1000;
+const DEPTH: u64 = 10;
+
+struct Arguments {
+    plan: Plan,
+    interpreter: Interpreter,
+    broken: Option<Break>,
+    timely: timely::Config,
+}
+
+fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(wrong) => {
+            eprintln!("smoke: {wrong} (--help lists the options)");
+            return ExitCode::from(2);
+        }
+    };
+    let Arguments { plan, interpreter, broken, timely } = arguments;
+    let runtime = tokio::runtime::Runtime::new().expect("the system lets threads start");
+    let handle = runtime.handle().clone();
+    if let Err(wrong) = interpreter::functions(&interpreter, handle.clone()).check() {
+        eprintln!("smoke: {wrong}");
+        return ExitCode::from(2);
+    }
+    let expected = Arc::new(Tracker::of(&plan));
+    let Plan { messages, instances, .. } = plan;
+    let increments = expected.increments();
+    let summary =
+        format!("smoke: {instances} instances, {messages} messages, {increments} increments");
+    let guards = timely::execute(timely, move |worker| {
+        let functions = interpreter::functions(&interpreter, handle.clone());
+        let outcome = pipeline::run(worker, functions, &plan, &expected, broken);
+        outcome.map_err(|failure| failure.to_string())
+    });
+    // Nothing is printed before all workers of this process are known to have done their part.
+    let workers = guards.map(|guards| guards.join()).and_then(|outcomes| {
+        outcomes.into_iter().map(|outcome| outcome?).collect::<Result<Vec<_>, String>>()
+    });
+    match workers {
+        Ok(outcomes) => {
+            // Only worker 0 has an outcome, so one process of all prints one.
+            outcomes.iter().flatten().for_each(|outcome| print(outcome, &summary, messages));
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("smoke: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The command line; `None` if it asks for help, which was given.
+fn arguments() -> Result<Option<Arguments>, String> {
+    let mut options = getopts::Options::new();
+    let default = |what: &str, default: u64| format!("{what} (default {default})");
+    options.optopt("", "seed", &default("what chance begins with", SEED), "N");
+    options.optopt("", "messages", &default("how many messages enter", MESSAGES), "N");
+    options.optopt("", "instances", &default("how many instances there are", INSTANCES), "N");
+    options.optopt("", "depth", &default("how deep commands are within commands", DEPTH), "N");
+    let remote = "an interpreter that is served elsewhere, such as http://localhost:8000/ \
+        (default: one that is part of this program)";
+    options.optopt("", "remote", remote, "URL");
+    options.optopt("", "break", "lose or double one message, so that the run fails", "HOW");
+    options.optflag("", "help", "print this");
+    timely::Config::install_options(&mut options);
+    let matches = options.parse(std::env::args().skip(1)).map_err(|wrong| wrong.to_string())?;
+    if matches.opt_present("help") {
+        let brief = "Sends random commands to instances that follow them, and checks that each has\n\
+            counted exactly what it was told to count.\n\n\
+            Commands for an interpreter that is served elsewhere have neither asynchronous\n\
+            operations nor cancellations.\n\n\
+            Usage: smoke [OPTIONS]";
+        println!("{}", options.usage(brief).trim_end());
+        return Ok(None);
+    }
+    if let Some(extra) = matches.free.first() {
+        return Err(format!("unexpected argument \"{extra}\""));
+    }
+    let number = |option: &str, default: u64, least: u64, most: u64| match matches.opt_str(option) {
+        None => Ok(default),
+        Some(text) => {
+            let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+            let range = match most {
+                u64::MAX => format!("a whole number from {least}"),
+                _ => format!("a whole number from {least} to {most}"),
+            };
+            number.ok_or_else(|| format!("--{option} \"{text}\" is not {range}"))
+        }
+    };
+    let interpreter = match matches.opt_str("remote") {
+        None => Interpreter::Embedded,
+        Some(url) => Interpreter::Remote(Endpoint::at(url)),
+    };
+    let plan = Plan {
+        seed: number("seed", SEED, 0, u64::MAX)?,
+        messages: number("messages", MESSAGES, 1, u64::MAX)?,
+        instances: number("instances", INSTANCES, 1, i32::MAX as u64)?,
+        // The bytes of deeper commands would be refused by protobuf's readers.
+        depth: number("depth", DEPTH, 1, 30)?,
+        embedded: interpreter == Interpreter::Embedded,
+    };
+    let broken = match matches.opt_str("break").as_deref() {
+        None => None,
+        Some("lose") => Some(Break::Lose),
+        Some("double") => Some(Break::Double),
+        Some(other) => return Err(format!("--break \"{other}\" is neither lose nor double")),
+    };
+    let timely = timely::Config::from_matches(&matches)?;
+    Ok(Some(Arguments { plan, interpreter, broken, timely }))
+}
+
+fn print(outcome: &Outcome, summary: &str, messages: u64) {
+    let Outcome { work, took } = outcome;
+    let rate = messages as f64 / took.as_secs_f64();
+    println!(
+        "{} messages delivered, {} between workers, in {took:.1?}",
+        work.delivered, work.crossed
+    );
+    println!("each instance was asked for its count this often: {}", work.rounds);
+    println!("{summary}, all counts exact, {rate:.0} messages/s");
+}
