@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use generator::Plan;
 use interpreter::Interpreter;
-use pipeline::{Break, Outcome};
+use pipeline::{Break, Outcome, Work};
 use timely_statefun::Endpoint;
 use tracker::Tracker;
 
@@ -59,10 +59,11 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let expected = Arc::new(Tracker::of(&plan));
-    let Plan { messages, instances, .. } = plan;
+    let Plan { messages, instances, embedded, .. } = plan;
     let increments = expected.increments();
     let summary =
         format!("smoke: {instances} instances, {messages} messages, {increments} increments");
+    let what = if embedded { "messages" } else { "messages and answers" };
     let guards = timely::execute(timely, move |worker| {
         let functions = interpreter::functions(&interpreter, handle.clone());
         let outcome = pipeline::run(worker, functions, &plan, &expected, broken);
@@ -75,7 +76,15 @@ fn main() -> ExitCode {
     match workers {
         Ok(outcomes) => {
             // Only worker 0 has an outcome, so one process of all prints one.
-            outcomes.iter().flatten().for_each(|outcome| print(outcome, &summary, messages));
+            for Outcome { work, took } in outcomes.iter().flatten() {
+                let Work { delivered, crossed, rounds, .. } = work;
+                let rate = messages as f64 / took.as_secs_f64();
+                println!(
+                    "{delivered} {what} delivered, {crossed} messages between workers, in {took:.1?}"
+                );
+                println!("each instance was asked for its count this often: {rounds}");
+                println!("{summary}, all counts exact, {rate:.0} messages/s");
+            }
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -143,15 +152,4 @@ fn arguments() -> Result<Option<Arguments>, String> {
     };
     let timely = timely::Config::from_matches(&matches)?;
     Ok(Some(Arguments { plan, interpreter, broken, timely }))
-}
-
-fn print(outcome: &Outcome, summary: &str, messages: u64) {
-    let Outcome { work, took } = outcome;
-    let rate = messages as f64 / took.as_secs_f64();
-    println!(
-        "{} messages delivered, {} between workers, in {took:.1?}",
-        work.delivered, work.crossed
-    );
-    println!("each instance was asked for its count this often: {}", work.rounds);
-    println!("{summary}, all counts exact, {rate:.0} messages/s");
 }

@@ -52,7 +52,8 @@ pub enum Failure {
 /// What all workers did together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Messages delivered to instances, with those that ask for counts.
+    /// Messages delivered to instances, with those that ask for counts; where they are called elsewhere,
+    /// answers as well.
     pub delivered: u64,
     /// Messages that instances sent from one worker to another.
     pub crossed: u64,
