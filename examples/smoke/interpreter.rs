@@ -12,11 +12,11 @@ use tokio::runtime::Handle;
 use crate::commands::{Command, Commands, DISCARDS, INTERPRETER, RESULTS, VerificationResult};
 
 /// What is counted.
-const STATE: ValueSpec<i64> = ValueSpec::new("state");
+pub const STATE: ValueSpec<i64> = ValueSpec::new("state");
 /// How late a delayed message is sent, and how long an asynchronous operation takes.
 const DELAY: Duration = Duration::from_millis(1);
 /// Asynchronous operations under way at once.
-const OPERATIONS: usize = 1024;
+pub const OPERATIONS: usize = 1024;
 
 /// Who follows the commands.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +40,8 @@ pub fn functions(interpreter: &Interpreter, runtime: Handle) -> Functions<TypedV
     }
 }
 
-fn interpret(context: &mut Context<'_, TypedValue>, commands: &Commands) -> FunctionResult {
+/// Follows commands.
+pub fn interpret(context: &mut Context<'_, TypedValue>, commands: &Commands) -> FunctionResult {
     for command in &commands.0 {
         match command {
             Command::Increment => drop(context.update(STATE, |state| *state += 1)),
