@@ -55,7 +55,7 @@ impl Error {
         matches!(self.0, Kind::DuplicateState { .. })
     }
 
-    /// A function declares asynchronous operations, and the program gave no runtime to run them on.
+    /// A function declares asynchronous operations, or is remote, and the program gave no runtime.
     pub fn is_no_runtime(&self) -> bool {
         matches!(self.0, Kind::NoRuntime(_))
     }

@@ -559,8 +559,7 @@ fn operations_of_a_bundle_run_on_the_programs_runtime() {
     };
     let handle = runtime.handle().clone();
     let error = refused(move || program().bundle(asking().runtime(handle.clone())));
-    let text =
-        "function \"other/function\" declares asynchronous operations, but no runtime was given";
+    let text = "function \"other/function\" needs a runtime, for asynchronous operations or calls, and none was given";
     assert_eq!(error.to_string(), text);
     let handle = runtime.handle().clone();
     program().bundle(asking()).runtime(handle.clone()).check().expect("whichever comes first");
