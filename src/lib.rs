@@ -44,6 +44,9 @@ pub use timely_statefun_operators::{LoopStats, Order, STOP_GRACE_STEPS, STOP_STE
 pub use typed::{Typed, TypedMessage, TypedValue};
 pub use value::{Named, Value, ValueSpec};
 
+#[doc = include_str!("../docs/from-statefun.md")]
+pub mod from_statefun {}
+
 /// The README's code, compiled and run with the other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
