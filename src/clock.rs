@@ -60,11 +60,13 @@ impl Clock {
         }
     }
 
-    /// How long a thread may sleep until the clock shows `due_ms`, if the clock goes by itself.
+    /// How long a thread may sleep until the clock shows `due_ms`; `None` if that is until somebody turns
+    /// the clock.
     pub(crate) fn until(&self, due_ms: u64) -> Option<Duration> {
+        let left = Duration::from_millis(due_ms.saturating_sub(self.now_ms()));
         match &self.0 {
-            Kind::System => Some(Duration::from_millis(due_ms.saturating_sub(self.now_ms()))),
-            Kind::Turned(_) => None,
+            Kind::System => Some(left),
+            Kind::Turned(_) => left.is_zero().then_some(left),
         }
     }
 

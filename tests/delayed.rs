@@ -369,3 +369,31 @@ fn there_is_a_limit_on_what_waits() {
     });
     assert_eq!(letters, [Reason::TooManyDelayed(3)], "the second would have made four");
 }
+
+/// Nobody turns the clock, and yet what is due at once is sent off.
+#[test]
+fn what_has_no_delay_is_sent_off_by_a_clock_that_stands_still() {
+    const COUNTDOWN: FunctionType<u64> = FunctionType::new("delayed/countdown");
+    timely::execute_directly(|worker| {
+        let (clock, _hands) = Clock::turned(START_MS);
+        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
+            let countdown = Function::new(|context, left: &u64| {
+                if *left > 0 {
+                    context.send_after(Duration::ZERO, COUNTDOWN, "a", left - 1);
+                }
+                Ok(())
+            });
+            let functions = Functions::new().embedded(COUNTDOWN, countdown).clock(clock);
+            (input, stream.stateful_functions(functions).unwrap().handle())
+        });
+        input.send(COUNTDOWN.message("a", 10));
+        input.flush();
+        for _ in 0..1000 {
+            worker.step();
+        }
+        assert_eq!(handle.stats().handled, 11);
+        input.close();
+        handle.run(worker).unwrap();
+    });
+}
