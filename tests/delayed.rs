@@ -397,3 +397,36 @@ fn what_has_no_delay_is_sent_off_by_a_clock_that_stands_still() {
         handle.run(worker).unwrap();
     });
 }
+
+/// More than a worker handles at once, and each sends another with a delay when it arrives: a program
+/// that does not wait for delays ends although nobody turns the clock. It used to wait for the first that
+/// did not fit.
+#[test]
+fn what_is_sent_off_at_the_close_is_sent_off_to_the_last_and_so_is_what_it_sends() {
+    const FOLLOWER: FunctionType<u64> = FunctionType::new("delayed/follower");
+    const MESSAGES: u64 = 1000;
+    timely::execute_directly(|worker| {
+        let (clock, _hands) = Clock::turned(START_MS);
+        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
+            let follower = Function::new(|context, left: &u64| {
+                if *left > 0 {
+                    let id = context.id().clone();
+                    context.send_after(Duration::from_secs(60), FOLLOWER, id, left - 1);
+                }
+                Ok(())
+            });
+            let limits = Limits { budget_messages: 16, ..Limits::default() };
+            let functions = Functions::new().embedded(FOLLOWER, follower).clock(clock);
+            let functions = functions.at_close(AtClose::SendNow).limits(limits);
+            (input, stream.stateful_functions(functions).unwrap().handle())
+        });
+        (0..MESSAGES).for_each(|id| input.send(FOLLOWER.message(id, 2)));
+        input.close();
+        for _ in 0..10_000 {
+            worker.step();
+        }
+        assert_eq!(handle.stats().handled, 3 * MESSAGES);
+        handle.run(worker).unwrap();
+    });
+}

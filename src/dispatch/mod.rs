@@ -182,6 +182,8 @@ pub(crate) struct Dispatcher<M, T, H> {
     /// What time it is, in milliseconds since 1970.
     now_ms: u64,
     later: Later<M>,
+    /// Whether delayed messages are sent off at once, since no ingress will come any more.
+    hurrying: bool,
     mailboxes: Mailboxes<M, H>,
     operations: Operations<M, H>,
     calls: Calls<M, T, H>,
@@ -211,6 +213,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             egresses,
             now_ms: 0,
             later: Later::default(),
+            hurrying: false,
             mailboxes: Mailboxes::default(),
             operations,
             calls,
@@ -451,8 +454,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         {
             entrance.resume_first(held, routed);
         }
-        let hurry = self.bound.hurry_at_close && entrance.ingress_is_over();
-        let until = if hurry { u64::MAX } else { self.now_ms };
+        self.hurrying = self.bound.hurry_at_close && entrance.ingress_is_over();
+        let until = if self.hurrying { u64::MAX } else { self.now_ms };
         while self.later.len() > 0
             && entrance.room() > 0
             && let Some(routed) = self.later.next_due(until)
@@ -510,7 +513,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
 
     /// When to poll again, in milliseconds since 1970.
     pub(crate) fn wake_at(&self) -> Option<u64> {
-        let later = self.later.wake_at().into_iter();
+        // What is not waited for is due, whatever the clock shows.
+        let later = match self.hurrying && self.later.len() > 0 {
+            true => Some(self.now_ms),
+            false => self.later.wake_at(),
+        };
+        let later = later.into_iter();
         later.chain(self.mailboxes.wake_at()).chain(self.next_expiry()).min()
     }
 
