@@ -11,6 +11,8 @@ mod egress;
 mod endpoint;
 mod error;
 mod expiration;
+#[doc = "What [`json_type!`] and [`protobuf_type!`] build on."]
+pub mod formats;
 mod function;
 mod functions;
 mod message;

@@ -166,8 +166,88 @@
 /// });
 /// assert_eq!(alarms.extract()[0].1, [12]);
 /// ```
+///
+/// # Messages for other languages
+///
+/// With `: TypedMessage` behind its name, the enum is a [`TypedMessage`](crate::TypedMessage), which
+/// [remote functions](crate::Functions::remote) can take and send. Each variant holds one as well: a
+/// [`Typed`](crate::Typed) type, or the messages of others. A value that comes back belongs to the first
+/// variant that takes its type.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use timely_statefun::{Mismatch, TypedMessage, TypedValue};
+///
+/// #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// pub struct Order { article: String }
+/// timely_statefun::json_type!(Order, "shop/order");
+///
+/// timely_statefun::messages! {
+///     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///     pub enum Message: TypedMessage { Order(Order), Pieces(i32) }
+/// }
+///
+/// let order = Message::from(Order { article: "tea".to_owned() });
+/// let value = order.to_typed()?;
+/// assert_eq!((value.type_name(), &value.bytes()[..]), ("shop/order", &br#"{"article":"tea"}"#[..]));
+/// assert_eq!(Message::from_typed(value), Ok(order));
+/// assert_eq!(Message::from_typed(TypedValue::of(&7)), Ok(Message::Pieces(7)));
+/// let neither = Message::from_typed(TypedValue::of(&true)).unwrap_err();
+/// assert_eq!(neither.to_string(), "io.statefun.types/bool where Order or Pieces is wanted");
+/// # Ok::<(), Mismatch>(())
+/// ```
 #[macro_export]
 macro_rules! messages {
+    (
+        $(#[$of_enum:meta])*
+        $visibility:vis enum $Message:ident: TypedMessage {
+            $(
+                $(#[$of_variant:meta])*
+                $Variant:ident($Input:ty) $(carries [$($Inner:ty),* $(,)?])?
+            ),+
+            $(,)?
+        }
+    ) => {
+        $crate::messages! {
+            $(#[$of_enum])*
+            $visibility enum $Message {
+                $(
+                    $(#[$of_variant])*
+                    $Variant($Input) $(carries [$($Inner),*])?
+                ),+
+            }
+        }
+
+        impl $crate::TypedMessage for $Message {
+            fn takes(type_name: &::core::primitive::str) -> ::core::primitive::bool {
+                $(<$Input as $crate::TypedMessage>::takes(type_name))||+
+            }
+
+            fn to_typed(
+                &self,
+            ) -> ::core::result::Result<$crate::TypedValue, $crate::Mismatch> {
+                match self {
+                    $(Self::$Variant(input) => $crate::TypedMessage::to_typed(input),)+
+                }
+            }
+
+            fn from_typed(
+                value: $crate::TypedValue,
+            ) -> ::core::result::Result<Self, $crate::Mismatch> {
+                $(
+                    if <$Input as $crate::TypedMessage>::takes(value.type_name()) {
+                        return <$Input as $crate::TypedMessage>::from_typed(value)
+                            .map(Self::$Variant);
+                    }
+                )+
+                const VARIANTS: &[&::core::primitive::str] = &[$(::core::stringify!($Variant)),+];
+                ::core::result::Result::Err($crate::Mismatch::new(
+                    VARIANTS.join(" or "),
+                    value.type_name(),
+                ))
+            }
+        }
+    };
     (
         $(#[$of_enum:meta])*
         $visibility:vis enum $Message:ident {
@@ -359,6 +439,42 @@ mod tests {
         assert_eq!(mismatch::<Deposit>(&query), "Audit where Deposit is wanted");
         let deposit = Message::from(Deposit(1));
         assert_eq!(mismatch::<audit::Entry>(&deposit), "Deposit where audit::Entry is wanted");
+    }
+
+    #[test]
+    fn typed_messages_go_to_other_languages_and_come_back() {
+        use crate::{TypedMessage, TypedValue};
+
+        crate::messages! {
+            #[derive(Debug, PartialEq)]
+            enum Inner: TypedMessage { Flag(bool), Text(String) }
+        }
+
+        crate::messages! {
+            #[derive(Debug, PartialEq)]
+            pub(crate) enum Outer: TypedMessage {
+                /// One of its own.
+                Count(i64),
+                Inner(Inner) carries [String],
+                Rest(TypedValue),
+            }
+        }
+
+        let rest = TypedValue::of(&1.5_f64);
+        for message in [
+            Outer::Count(7),
+            Outer::Inner(Inner::Flag(true)),
+            Outer::pack("hello".to_owned()),
+            Outer::Rest(rest),
+        ] {
+            let value = message.to_typed().unwrap();
+            assert_eq!(Outer::from_typed(value), Ok(message));
+        }
+        assert!(Inner::takes("io.statefun.types/bool") && !Inner::takes("io.statefun.types/long"));
+        assert!(Outer::takes("anything/else"), "the last variant takes what no other does");
+        let broken = TypedValue::new("io.statefun.types/long", &[8, 1][..]).unwrap();
+        let broken = Outer::from_typed(broken).unwrap_err().to_string();
+        assert!(broken.contains("where io.statefun.types/long is wanted"), "{broken}");
     }
 
     /// Whatever names there are around it, the macro means its own.

@@ -15,8 +15,9 @@ use crate::value::Named;
 
 /// A type that other languages read as well: its name, and how its values become bytes.
 ///
-/// `bool`, `i32`, `i64`, `f32`, `f64` and `String` are such types, as in every StateFun SDK. A type of
-/// one's own names itself and says how it is written:
+/// `bool`, `i32`, `i64`, `f32`, `f64` and `String` are such types, as in every StateFun SDK.
+/// [`json_type!`](crate::json_type) and [`protobuf_type!`](crate::protobuf_type) make one of what is JSON
+/// or a protobuf message elsewhere. Any other type names itself and says how it is written:
 ///
 /// ```
 /// use bytes::Bytes;
@@ -146,8 +147,9 @@ impl<V: Typed> Carries<V> for TypedValue {
 
 /// A message, or a record of an egress, that remote functions can take and send.
 ///
-/// Every [`Typed`] type is one, and so is [`TypedValue`]. A program's message enum is one if each of
-/// its variants holds a `Typed` type and it is told so:
+/// Every [`Typed`] type is one, and so is [`TypedValue`]. [`messages!`](crate::messages) makes one of a
+/// program's message enum, if it is told so with `: TypedMessage` and each variant holds one. By hand
+/// it looks like this:
 ///
 /// ```
 /// use timely_statefun::{Mismatch, TypedMessage, TypedValue};
@@ -156,6 +158,9 @@ impl<V: Typed> Carries<V> for TypedValue {
 /// enum Message { Name(String), Count(i64) }
 ///
 /// impl TypedMessage for Message {
+///     fn takes(type_name: &str) -> bool {
+///         String::takes(type_name) || i64::takes(type_name)
+///     }
 ///     fn to_typed(&self) -> Result<TypedValue, Mismatch> {
 ///         Ok(match self {
 ///             Message::Name(name) => TypedValue::of(name),
@@ -175,6 +180,9 @@ impl<V: Typed> Carries<V> for TypedValue {
 /// assert_eq!(Message::from_typed(message.to_typed().unwrap()), Ok(message));
 /// ```
 pub trait TypedMessage: Sized + 'static {
+    /// Whether there is something for values of the type with this name.
+    fn takes(type_name: &str) -> bool;
+
     /// The value that remote functions get.
     ///
     /// # Errors
@@ -191,6 +199,10 @@ pub trait TypedMessage: Sized + 'static {
 }
 
 impl TypedMessage for TypedValue {
+    fn takes(_: &str) -> bool {
+        true
+    }
+
     fn to_typed(&self) -> Result<TypedValue, Mismatch> {
         Ok(self.clone())
     }
@@ -201,6 +213,10 @@ impl TypedMessage for TypedValue {
 }
 
 impl<V: Typed> TypedMessage for V {
+    fn takes(type_name: &str) -> bool {
+        type_name == V::TYPE_NAME
+    }
+
     fn to_typed(&self) -> Result<TypedValue, Mismatch> {
         Ok(TypedValue::of(self))
     }

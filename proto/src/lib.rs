@@ -27,6 +27,7 @@
 mod values;
 
 pub use bytes::Bytes;
+pub use prost;
 pub use prost::{DecodeError, Message};
 pub use values::{BuiltIn, Typed, ValueError};
 

@@ -1,5 +1,6 @@
 //! Messages of remote functions: what they wait for, what is asked, and what an answer does.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use super::calls::{
     RemoteState,
 };
 use super::context::Context;
-use super::{Dispatcher, Entrance, Entry, Failure, Routed, Surroundings, Verdict};
+use super::{Dispatcher, Entrance, Entry, Failure, Routed, Surroundings, Verdict, panic_message};
 use crate::dead_letter::{OnFailure, Reason};
 use crate::function::{Code, RemoteCode};
 use crate::message::Mismatch;
@@ -26,6 +27,14 @@ fn limits<M>(code: &RemoteCode<M>) -> BatchLimits {
         messages_max: code.endpoint.batch_messages_max,
         bytes_max: code.endpoint.batch_bytes_max,
         rounds_max: code.endpoint.incomplete_max,
+    }
+}
+
+/// The value that a remote function gets for a message.
+fn convert<M>(code: &RemoteCode<M>, message: &M) -> Result<TypedValue, Reason> {
+    match catch_unwind(AssertUnwindSafe(|| (code.to_typed)(message))) {
+        Ok(value) => value.map_err(Reason::WrongInput),
+        Err(panic) => Err(Reason::Panicked(panic_message(&*panic))),
     }
 }
 
@@ -52,10 +61,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let code = entry.remote().expect("the function is remote");
         let converted = match routed.head.depth > self.bound.depth_max {
             true => Err(Failure::untried(Reason::TooDeep(self.bound.depth_max))),
-            false => (code.to_typed)(&routed.message).map_err(|mismatch| Failure {
-                attempts: 0,
+            false => convert(code, &routed.message).map_err(|reason| Failure {
                 on_failure: code.endpoint.on_failure,
-                ..Failure::untried(Reason::WrongInput(mismatch))
+                ..Failure::untried(reason)
             }),
         };
         match converted {
