@@ -106,8 +106,8 @@ impl Endpoint {
         batch_messages_max: usize,
         /// How many bytes of messages a call may be about. A message that is larger goes by itself.
         batch_bytes_max: usize,
-        /// How many calls may be under way on a worker; at least 1. What is beyond waits, and gates
-        /// hold back the function's ingress.
+        /// How many calls may be under way on a worker; at least 1. What is beyond waits, and goes in
+        /// fewer calls when its turn comes.
         in_flight_max: usize,
         /// How many connections may be kept that nobody uses.
         connections_idle_max: usize,

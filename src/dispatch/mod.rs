@@ -201,7 +201,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             Code::Remote(code) => code.endpoint.in_flight_max.max(1),
             Code::Embedded(_) => 0,
         });
-        let slots = Slots::new(bound.in_flight_max, in_flight_max);
+        let slots = Slots::new(bound.in_flight_max, in_flight_max).gathering();
         let count = bound.functions.len() + bound.namespaces.len();
         let calls = Calls::new(slots, count, bound.function_bytes_soft);
         let maxima = functions.map(|body| body.operations_max);

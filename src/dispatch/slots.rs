@@ -1,7 +1,8 @@
 //! Places for things that are under way outside: how many there may be, and whose turn it is.
 //!
-//! Each function has a limit of its own, and all of a worker share another. What finds no place waits,
-//! and its function's ingress is to be held back meanwhile; nothing else waits.
+//! Each function has a limit of its own, and all of a worker share another. What finds no place waits;
+//! nothing else does. A function's ingress is to be held back while something of it waits, or only when
+//! what waits has used up its share of memory.
 
 use std::collections::VecDeque;
 
@@ -23,6 +24,8 @@ pub(super) struct Slots<W> {
     under_way: usize,
     /// By number of the bound function; those that need no places have a maximum of 0.
     shares: Vec<Share<W>>,
+    /// Whether ingress of a function is held back as soon as something waits for a place.
+    waiting_holds_back: bool,
     /// Whose turn it was last.
     turn: usize,
     startable: Vec<W>,
@@ -44,10 +47,18 @@ impl<W> Slots<W> {
             max: max.max(1),
             under_way: 0,
             shares: of_function.map(share).collect(),
+            waiting_holds_back: true,
             turn: 0,
             startable: Vec::new(),
             changed: false,
         }
+    }
+
+    /// The same, but that ingress is held back for a lack of memory alone: what waits then goes
+    /// together when its turn comes.
+    pub(super) fn gathering(mut self) -> Self {
+        self.waiting_holds_back = false;
+        self
     }
 
     /// Begins something, now or when there is a place.
@@ -101,7 +112,8 @@ impl<W> Slots<W> {
         let share = &mut self.shares[function];
         let all = share.under_way + share.waiting.len();
         let enough = if share.held_back { share.max - share.max / 4 } else { share.max };
-        let held_back = share.full || all >= enough.max(1) || !share.waiting.is_empty();
+        let waits = all >= enough.max(1) || !share.waiting.is_empty();
+        let held_back = share.full || self.waiting_holds_back && waits;
         self.changed |= held_back != share.told;
         share.held_back = held_back;
     }
@@ -159,6 +171,20 @@ mod tests {
         slots.end(1);
         slots.end(1);
         assert_eq!(slots.take_startable(), [(0, 3), (1, 2)]);
+    }
+
+    #[test]
+    fn what_gathers_is_held_back_for_a_lack_of_memory_alone() {
+        let mut slots = Slots::new(100, [2].into_iter()).gathering();
+        let mut changes = Vec::new();
+        (0..9).for_each(|number| slots.begin(0, number));
+        slots.held_back_changed(&mut |_, held_back| changes.push(held_back));
+        assert_eq!(changes, []);
+        slots.set_full(0, true);
+        slots.held_back_changed(&mut |_, held_back| changes.push(held_back));
+        slots.set_full(0, false);
+        slots.held_back_changed(&mut |_, held_back| changes.push(held_back));
+        assert_eq!(changes, [true, false]);
     }
 
     #[test]
