@@ -1,14 +1,18 @@
 //! What is under way on the program's runtime for one worker, and its way back to the worker.
 
-use std::collections::HashMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use timely_statefun_operators::Waker;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 /// Runs what takes time and gathers what became of it, by key. What is under way ends with this.
+///
+/// To hand something to a runtime from a thread that is none of its own is slow, so what is to start
+/// is gathered, and one task of the runtime starts it.
 pub(crate) struct Runner<O> {
     runtime: Option<Handle>,
     /// What becomes of something whose task was dropped where it was.
@@ -16,13 +20,20 @@ pub(crate) struct Runner<O> {
     waker: Option<Waker>,
     sender: Sender<(u32, O)>,
     ended: Receiver<(u32, O)>,
-    under_way: HashMap<u32, AbortHandle>,
+    gathered: Vec<Job<O>>,
+    starter: Option<UnboundedSender<Vec<Job<O>>>>,
+}
+
+struct Job<O> {
+    task: Pin<Box<dyn Future<Output = O> + Send>>,
+    ending: Ending<O>,
 }
 
 impl<O: Send + 'static> Runner<O> {
     pub(crate) fn new(runtime: Option<Handle>, lost: fn() -> O) -> Self {
         let (sender, ended) = channel();
-        Runner { runtime, lost, waker: None, sender, ended, under_way: HashMap::new() }
+        let (gathered, starter) = (Vec::new(), None);
+        Runner { runtime, lost, waker: None, sender, ended, gathered, starter }
     }
 
     /// Says whom to wake when something ends.
@@ -30,28 +41,66 @@ impl<O: Send + 'static> Runner<O> {
         self.waker = Some(waker);
     }
 
-    pub(crate) fn start(&mut self, key: u32, task: impl Future<Output = O> + Send + 'static) {
+    /// Takes something in that is to start with the next [`start`](Self::start).
+    pub(crate) fn add(&mut self, key: u32, task: impl Future<Output = O> + Send + 'static) {
         let (sender, waker, lost) = (self.sender.clone(), self.waker.clone(), self.lost);
-        let mut ending = Ending { key, outcome: None, lost, sender, waker };
-        // Functions that need a runtime are not built without one.
-        let runtime = self.runtime.as_ref().expect("there is a runtime");
-        let task = runtime.spawn(async move { ending.end_with(task.await) });
-        self.under_way.insert(key, task.abort_handle());
+        let ending = Ending { key, outcome: None, lost, sender, waker };
+        self.gathered.push(Job { task: Box::pin(task), ending });
     }
 
-    /// What has ended since this was last asked.
-    pub(crate) fn ended(&mut self) -> Vec<(u32, O)> {
-        let ended: Vec<_> = self.ended.try_iter().collect();
-        for (key, _) in &ended {
-            self.under_way.remove(key);
+    /// Starts what was added.
+    pub(crate) fn start(&mut self) {
+        if self.gathered.is_empty() {
+            return;
         }
-        ended
+        let starter = self.starter.get_or_insert_with(|| {
+            let (starter, jobs) = unbounded_channel();
+            // Functions that need a runtime are not built without one.
+            self.runtime.as_ref().expect("there is a runtime").spawn(start(jobs));
+            starter
+        });
+        // Where the runtime has shut down, dropping what is to start tells that it is lost.
+        drop(starter.send(std::mem::take(&mut self.gathered)));
+    }
+
+    /// Something that has ended; each once.
+    pub(crate) fn ended(&mut self) -> Option<(u32, O)> {
+        self.ended.try_recv().ok()
     }
 }
 
-impl<O> Drop for Runner<O> {
+/// Starts what comes, until its sender is gone; then what is under way ends.
+async fn start<O: Send + 'static>(mut jobs: UnboundedReceiver<Vec<Job<O>>>) {
+    let mut under_way = UnderWay::default();
+    while let Some(jobs) = jobs.recv().await {
+        under_way.make_room(jobs.len());
+        for Job { task, mut ending } in jobs {
+            let task = tokio::spawn(async move { ending.end_with(task.await) });
+            under_way.tasks.push(task.abort_handle());
+        }
+    }
+}
+
+/// Tasks that may be under way. They end with this.
+#[derive(Default)]
+struct UnderWay {
+    tasks: Vec<AbortHandle>,
+}
+
+impl UnderWay {
+    /// Forgets those that have ended, when there is no room for so many more.
+    fn make_room(&mut self, more: usize) {
+        if self.tasks.len() + more > self.tasks.capacity() {
+            self.tasks.retain(|task| !task.is_finished());
+            // As many again, so that each is looked at a few times only.
+            self.tasks.reserve(self.tasks.len() + more);
+        }
+    }
+}
+
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.under_way.values().for_each(AbortHandle::abort);
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 

@@ -61,6 +61,10 @@ pub trait Handler<T: Timestamp>: 'static {
         Ok(())
     }
 
+    /// Called towards the end of every activation, when nothing more is handled in it: what the handler
+    /// has gathered for others can go out together.
+    fn flush(&mut self) {}
+
     /// What the handler waits for. Asked at the end of every activation.
     fn awaits(&self) -> Awaits {
         Awaits::default()

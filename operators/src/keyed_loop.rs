@@ -383,6 +383,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 if failure.is_none() && worked {
                     failure = engine.run(&mut shipment);
                 }
+                engine.handler.flush();
             }
             emit(&mut engine.handler, &holdings, &mut outputs);
             if let Some(capability) = &signalling {

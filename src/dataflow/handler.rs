@@ -64,18 +64,6 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
             calls,
         }
     }
-
-    fn start_operations(&mut self) {
-        for (key, task) in self.dispatcher.startable() {
-            self.operations.start(key, task);
-        }
-    }
-
-    fn start_calls(&mut self) {
-        for (key, function, request) in self.dispatcher.requests() {
-            self.calls.start(key, function, request);
-        }
-    }
 }
 
 impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
@@ -169,14 +157,7 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         message: Routed<M>,
         outbox: &mut Outbox<'_, T, Routed<M>>,
     ) -> Verdict<Stopped> {
-        let verdict = verdict(self.dispatcher.deliver(message, outbox));
-        if self.dispatcher.has_startable() {
-            self.start_operations();
-        }
-        if self.dispatcher.has_requests() {
-            self.start_calls();
-        }
-        verdict
+        verdict(self.dispatcher.deliver(message, outbox))
     }
 
     fn compare(&self, one: &Routed<M>, other: &Routed<M>) -> Ordering {
@@ -200,22 +181,31 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
 
     fn poll(&mut self, inbox: &mut Inbox<'_, T, Routed<M>>) -> Result<(), Stopped> {
         self.dispatcher.note_time(self.clock.now_ms());
-        for (key, outcome) in self.operations.ended() {
+        while let Some((key, outcome)) = self.operations.ended() {
             if let dispatch::Verdict::Stop(stopped) =
                 self.dispatcher.end_operation(key, outcome, inbox)
             {
                 return Err(stopped);
             }
         }
-        for (key, answer) in self.calls.ended() {
+        while let Some((key, answer)) = self.calls.ended() {
             if let Some((key, function, request)) = self.dispatcher.end_call(key, answer, inbox) {
-                self.calls.start(key, function, request);
+                self.calls.add(key, function, request);
             }
         }
         self.dispatcher.poll(inbox);
-        self.start_operations();
-        self.start_calls();
         Ok(())
+    }
+
+    fn flush(&mut self) {
+        for (key, task) in self.dispatcher.startable() {
+            self.operations.add(key, task);
+        }
+        self.operations.start();
+        for (key, function, request) in self.dispatcher.requests() {
+            self.calls.add(key, function, request);
+        }
+        self.calls.start();
     }
 
     fn awaits(&self) -> Awaits {

@@ -492,11 +492,6 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         self.operations.slots.take_startable()
     }
 
-    #[inline]
-    pub(crate) fn has_startable(&self) -> bool {
-        self.operations.slots.has_startable()
-    }
-
     /// Tells, once each, the functions whose ingress must begin or cease to be held back.
     pub(crate) fn held_back_changed(&mut self, changed: &mut dyn FnMut(u32, bool)) {
         self.operations.slots.held_back_changed(changed);

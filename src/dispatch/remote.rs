@@ -84,11 +84,6 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         keys.into_iter().map(|key| self.request(key)).collect()
     }
 
-    #[inline]
-    pub(crate) fn has_requests(&self) -> bool {
-        self.calls.slots.has_startable()
-    }
-
     fn request(&mut self, key: CallKey) -> (CallKey, usize, CallRequest) {
         let function = self.calls.function_type(key) as usize;
         let Entry { body, state, remote_states, .. } = &mut self.entries[function];

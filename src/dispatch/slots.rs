@@ -143,11 +143,6 @@ impl<W> Slots<W> {
     pub(super) fn take_startable(&mut self) -> Vec<W> {
         std::mem::take(&mut self.startable)
     }
-
-    #[inline]
-    pub(super) fn has_startable(&self) -> bool {
-        !self.startable.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -54,15 +54,20 @@ impl Caller {
         self.runner.connect(waker);
     }
 
-    /// Begins a call of a bound function.
-    pub(crate) fn start(&mut self, key: CallKey, function: usize, request: CallRequest) {
+    /// Takes in a call of a bound function that is to start with the next [`start`](Self::start).
+    pub(crate) fn add(&mut self, key: CallKey, function: usize, request: CallRequest) {
         let client = self.clients[function].as_ref().expect("the function is remote");
         let client = Arc::clone(client);
-        self.runner.start(key, async move { client.call(&request).await });
+        self.runner.add(key, async move { client.call(&request).await });
     }
 
-    /// What has ended since this was last asked.
-    pub(crate) fn ended(&mut self) -> Vec<(CallKey, Answer)> {
+    /// Starts the calls that were added.
+    pub(crate) fn start(&mut self) {
+        self.runner.start();
+    }
+
+    /// A call that has ended.
+    pub(crate) fn ended(&mut self) -> Option<(CallKey, Answer)> {
         self.runner.ended()
     }
 }
