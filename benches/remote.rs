@@ -6,6 +6,7 @@
 //!   `reqwest` client and nothing else. Both run in turn, three times; what is shown is the median.
 //! * *Latency*: from giving a message to the dataflow until its egress record comes out of it; for
 //!   `reqwest`, from sending to having read the answer. Median and 99th percentile, in microseconds.
+//! * *Processor time* of this process for each call, which the machine's other work disturbs least.
 //! * *Backlog*: messages for 10 and for 1,000 addresses, given as fast as the dataflow takes them, so that
 //!   they travel in batches; messages each second, and messages in a call.
 //!
@@ -13,7 +14,7 @@
 //! messages that the library uses.
 //!
 //! `cargo bench --bench remote`, or `-- --quick` for about a minute; `only=h2c-256` or
-//! `only=http/1.1-backlog-10` for a single case. Each figure is one line of JSON; what
+//! `only=http1-backlog-10` for a single case. Each figure is one line of JSON; what
 //! a person wants to know goes to the standard error.
 
 use std::cell::RefCell;
@@ -150,15 +151,26 @@ struct Figures {
     per_second: f64,
     median_us: f64,
     p99_us: f64,
+    cpu_us: f64,
 }
 
-fn figures(mut latencies: Vec<Duration>, elapsed: Duration) -> Figures {
+/// Processor time that this process has used (Linux; elsewhere 0).
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is a name in parentheses; times are the 14th and 15th, in hundredths.
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let ticks = after.split_whitespace().skip(11).take(2).filter_map(|time| time.parse().ok());
+    Duration::from_millis(ticks.map(|ticks: u64| ticks * 10).sum())
+}
+
+fn figures(mut latencies: Vec<Duration>, elapsed: Duration, cpu: Duration) -> Figures {
     assert!(!latencies.is_empty(), "nothing was answered");
     latencies.sort_unstable();
     let at =
         |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
     let per_second = latencies.len() as f64 / elapsed.as_secs_f64();
-    Figures { per_second, median_us: at(0.5), p99_us: at(0.99) }
+    let cpu_us = cpu.as_secs_f64() * 1e6 / latencies.len() as f64;
+    Figures { per_second, median_us: at(0.5), p99_us: at(0.99), cpu_us }
 }
 
 /// The request of one message, as the library makes it.
@@ -190,7 +202,7 @@ fn bare(
     let builder = if http2 { builder.http2_prior_knowledge() } else { builder };
     let client = builder.build().expect("a client can be built");
     let (url, body) = (format!("{}/echo", server.base), request());
-    let began = Instant::now();
+    let (began, used) = (Instant::now(), cpu());
     let tasks: Vec<_> = (0..in_flight)
         .map(|_| {
             let (client, url, body) = (client.clone(), url.clone(), body.clone());
@@ -211,7 +223,7 @@ fn bare(
     for task in tasks {
         latencies.extend(runtime.block_on(task).expect("it does not panic"));
     }
-    figures(latencies, began.elapsed())
+    figures(latencies, began.elapsed(), cpu() - used)
 }
 
 /// A dataflow that calls the server, and what comes out of it.
@@ -262,7 +274,7 @@ fn library(
 ) -> Figures {
     let endpoint = Endpoint::at(server.url()).http2(http2).in_flight_max(1024);
     with_echoes(runtime, endpoint, move |bench| {
-        let began = Instant::now();
+        let (began, used) = (Instant::now(), cpu());
         let (mut latencies, mut outstanding) = (Vec::new(), 0);
         let mut next: Vec<i64> = (0..in_flight as i64).collect();
         while !next.is_empty() || outstanding > 0 {
@@ -285,7 +297,7 @@ fn library(
                 }
             }
         }
-        figures(latencies, began.elapsed())
+        figures(latencies, began.elapsed(), cpu() - used)
     })
 }
 
@@ -340,7 +352,7 @@ fn main() {
     let runtime = Runtime::new().expect("a runtime can be built");
     let server = Server::start();
     for http2 in [false, true] {
-        let protocol = if http2 { "h2c" } else { "http/1.1" };
+        let protocol = if http2 { "h2c" } else { "http1" };
         for &in_flight in CALLS {
             if !wanted(&format!("{protocol}-{in_flight}")) {
                 continue;
@@ -354,20 +366,22 @@ fn main() {
             let ratio = library.per_second / bare.per_second;
             eprintln!(
                 "{protocol:8} {in_flight:3} in flight: {:6.1} k calls/s of {:6.1} ({ratio:.2}); \
-                 p50 {:.0} us of {:.0}, p99 {:.0} us of {:.0}",
+                 p50 {:.0} us of {:.0}, p99 {:.0} us of {:.0}; processor {:.1} us of {:.1}",
                 library.per_second / 1e3,
                 bare.per_second / 1e3,
                 library.median_us,
                 bare.median_us,
                 library.p99_us,
                 bare.p99_us,
+                library.cpu_us,
+                bare.cpu_us,
             );
             for (what, figures) in [("library", &library), ("reqwest", &bare)] {
                 show(format!(
                     "{{\"bench\":\"remote\",\"case\":\"calls\",\"protocol\":\"{protocol}\",\
                      \"in_flight\":{in_flight},\"with\":\"{what}\",\"calls_per_second\":{:.0},\
-                     \"p50_us\":{:.1},\"p99_us\":{:.1}}}",
-                    figures.per_second, figures.median_us, figures.p99_us
+                     \"p50_us\":{:.1},\"p99_us\":{:.1},\"cpu_us\":{:.2}}}",
+                    figures.per_second, figures.median_us, figures.p99_us, figures.cpu_us
                 ));
             }
         }
