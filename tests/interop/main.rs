@@ -23,6 +23,9 @@ use std::time::Instant;
 
 use server::Server;
 
+/// How much of a log is printed after a check that failed.
+const LOG_LINES: usize = 30;
+
 /// A language, and what serves its functions.
 struct Language {
     name: String,
@@ -33,6 +36,17 @@ impl Language {
     /// Starts a server. It ends when it is dropped.
     fn serve(&self, version: u32) -> Server {
         Server::start(&self.serve, version)
+    }
+
+    /// Prints the last that its servers logged.
+    fn print_log(&self) {
+        let log = server::log_of(&self.serve);
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        println!("    the end of {}:", log.display());
+        for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+            println!("    {line}");
+        }
     }
 }
 
@@ -59,16 +73,18 @@ const CHECKS: &[Check] = &[
 ];
 
 /// Counts the checks, and says how each went.
-struct Report {
+struct Report<'a> {
     subject: String,
+    languages: &'a [Language],
     began: Instant,
     passed: usize,
     failed: usize,
 }
 
-impl Report {
-    fn of(subject: &str) -> Self {
-        Report { subject: subject.to_owned(), began: Instant::now(), passed: 0, failed: 0 }
+impl<'a> Report<'a> {
+    fn of(subject: &str, languages: &'a [Language]) -> Self {
+        let subject = subject.to_owned();
+        Report { subject, languages, began: Instant::now(), passed: 0, failed: 0 }
     }
 
     fn check(&mut self, what: &str, check: impl FnOnce()) {
@@ -81,11 +97,14 @@ impl Report {
         *count += 1;
         let took = began.elapsed().as_secs_f64();
         println!("interop: {}: {what}: {end} in {took:.1} s", self.subject);
+        if !passed {
+            self.languages.iter().for_each(Language::print_log);
+        }
     }
 
     /// Whether all went well.
     fn end(self) -> bool {
-        let Report { subject, began, passed, failed } = self;
+        let Report { subject, began, passed, failed, .. } = self;
         let took = began.elapsed().as_secs_f64();
         match failed {
             0 => println!("interop: {subject} {passed} checks passed in {took:.0} s"),
@@ -109,7 +128,7 @@ fn main() -> ExitCode {
     };
     let mut passed = true;
     for language in &languages {
-        let mut report = Report::of(&language.name);
+        let mut report = Report::of(&language.name, std::slice::from_ref(language));
         for workers in [1, 2] {
             let server = language.serve(1);
             let site = Site { url: &server.url(), workers };
@@ -124,7 +143,7 @@ fn main() -> ExitCode {
         passed &= report.end();
     }
     if languages.len() > 1 {
-        let mut report = Report::of("across languages");
+        let mut report = Report::of("across languages", &languages);
         report.check("one reads what another wrote", || {
             across::one_reads_what_another_wrote(&languages)
         });
@@ -143,5 +162,7 @@ fn language(argument: String) -> Result<Language, String> {
     if !serve.is_file() {
         return Err(format!("{name}: there is no file {}", serve.display()));
     }
+    // Each run has logs of its own.
+    let _ = std::fs::remove_file(server::log_of(&serve));
     Ok(Language { name: name.to_owned(), serve })
 }

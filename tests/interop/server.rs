@@ -1,13 +1,19 @@
 //! A server of another language, as a process that ends with its value.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where servers log, beside what starts them. Some SDKs say a lot.
+pub fn log_of(serve: &Path) -> PathBuf {
+    serve.with_extension("log")
+}
 
 /// A server that listens.
 pub struct Server {
@@ -20,9 +26,11 @@ impl Server {
     pub fn start(serve: &Path, version: u32) -> Self {
         let mut command = Command::new(serve);
         command.args(["--port", "0", "--version"]).arg(version.to_string());
+        let log = OpenOptions::new().create(true).append(true).open(log_of(serve)).unwrap();
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", serve.display()));
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
