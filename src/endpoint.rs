@@ -1,18 +1,33 @@
 //! Where a remote function is served, and how it is called.
 
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::call_error::CallError;
 use crate::dead_letter::OnFailure;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Waits are counted in these.
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Where remote functions are served over HTTP, and how they are called.
 ///
 /// What serves them speaks the StateFun 3.x protocol, as its SDKs for Python, Java, Go and JavaScript do.
 /// `{function.name}` in the URL stands for the name of the function's type, without its namespace.
 ///
+/// The timeouts are nested: a default above the call timeout is lowered to it, and one that was set above
+/// it is a mistake, as is an option that leaves nothing over, such as batches of no messages.
+///
 /// | option | default | in StateFun |
 /// |---|---|---|
 /// | [`call_timeout`](Self::call_timeout) | 2 min | 2 min (`call`) |
 /// | [`connect_timeout`](Self::connect_timeout) | 20 s | 20 s (`connect`) |
+/// | [`write_timeout`](Self::write_timeout) | 10 s | none; 10 s with OkHttp |
 /// | [`read_timeout`](Self::read_timeout) | 10 s | none; 10 s with OkHttp |
 /// | [`batch_messages_max`](Self::batch_messages_max) | 1,000 | 1,000 (`maxNumBatchRequests`) |
 /// | [`batch_bytes_max`](Self::batch_bytes_max) | 8 MiB | none |
@@ -20,7 +35,10 @@ use crate::dead_letter::OnFailure;
 /// | [`connections_idle_max`](Self::connections_idle_max) | 1,024 | 1,024 (`pool_size`) |
 /// | [`connection_idle`](Self::connection_idle) | 60 s | 15 s; 1 min with OkHttp |
 /// | [`response_bytes_max`](Self::response_bytes_max) | 32 MiB | 32 MiB (`payload_max_bytes`) |
+/// | [`effects_max`](Self::effects_max) | 100,000 | no limit |
 /// | [`retry_first`](Self::retry_first) | 10 ms | 4 ms; 10 ms with OkHttp |
+/// | [`retry_longest`](Self::retry_longest) | 10 s | no limit |
+/// | [`retry_if`](Self::retry_if) | [`CallError::may_pass`] | everything; less with OkHttp |
 /// | [`incomplete_max`](Self::incomplete_max) | 8 | no limit |
 /// | [`states_max`](Self::states_max) | 1,000 | no limit |
 ///
@@ -38,19 +56,30 @@ use crate::dead_letter::OnFailure;
 ///     Functions::new().remote(GREETER, greeter).runtime(runtime.handle().clone());
 /// functions.check().unwrap();
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Endpoint {
+    // Programs keep endpoints in their own types, where they should not be the largest part.
+    pub(crate) options: Box<Options>,
+}
+
+/// What is said of an endpoint.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Options {
     pub(crate) url: String,
     pub(crate) call_timeout: Duration,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) read_timeout: Duration,
+    connect_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    read_timeout: Option<Duration>,
     pub(crate) batch_messages_max: usize,
     pub(crate) batch_bytes_max: usize,
     pub(crate) in_flight_max: usize,
     pub(crate) connections_idle_max: usize,
     pub(crate) connection_idle: Duration,
     pub(crate) response_bytes_max: usize,
+    pub(crate) effects_max: usize,
     pub(crate) retry_first: Duration,
+    retry_longest: Option<Duration>,
+    retry_if: RetryIf,
     pub(crate) incomplete_max: u32,
     pub(crate) states_max: usize,
     pub(crate) headers: Vec<(String, String)>,
@@ -59,12 +88,28 @@ pub struct Endpoint {
     pub(crate) detached: bool,
 }
 
+/// What a program says about errors, if it does. Two are the same if one is a clone of the other.
+#[derive(Clone)]
+struct RetryIf(Option<Arc<Again>>);
+
+type Again = dyn Fn(&CallError) -> bool + Send + Sync;
+
+impl PartialEq for RetryIf {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident: $of:ty,)*) => { $(
         $(#[$doc])*
         #[must_use]
         pub fn $name(mut self, $name: $of) -> Self {
-            self.$name = $name;
+            self.options.$name = $name.into();
             self
         }
     )* };
@@ -73,52 +118,75 @@ macro_rules! options {
 impl Endpoint {
     /// Functions that are served at this URL.
     pub fn at(url: impl Into<String>) -> Self {
-        Endpoint {
+        let options = Options {
             url: url.into(),
             call_timeout: Duration::from_secs(120),
-            connect_timeout: Duration::from_secs(20),
-            read_timeout: Duration::from_secs(10),
+            connect_timeout: None,
+            write_timeout: None,
+            read_timeout: None,
             batch_messages_max: 1000,
             batch_bytes_max: 8 << 20,
             in_flight_max: 256,
             connections_idle_max: 1024,
             connection_idle: Duration::from_secs(60),
             response_bytes_max: 32 << 20,
+            effects_max: 100_000,
             retry_first: Duration::from_millis(10),
+            retry_longest: None,
+            retry_if: RetryIf(None),
             incomplete_max: 8,
             states_max: 1000,
             headers: Vec::new(),
             http2: false,
             on_failure: OnFailure::Stop,
             detached: false,
-        }
+        };
+        Endpoint { options: Box::new(options) }
     }
 
     options! {
-        /// How long a call may take, with all its attempts: one that fails is tried again until then.
-        /// Shorter than other timeouts, it lowers them.
+        /// How long a call may take, with all its attempts and the waits in between: one that fails is
+        /// tried again until then. More than nothing.
         call_timeout: Duration,
-        /// How long it may take to connect.
+        /// How long it may take to connect. More than nothing, and at most the call timeout.
         connect_timeout: Duration,
-        /// How long an answer may make no progress.
+        /// How long a request may make no progress while it is handed to the connection, which takes
+        /// some hundred kilobytes at once; after that, one waits for the answer. More than nothing, and at
+        /// most the call timeout.
+        write_timeout: Duration,
+        /// How long an answer may make no progress: until its first byte comes, and then between one
+        /// piece of it and the next. More than nothing, and at most the call timeout.
         read_timeout: Duration,
         /// How many messages of an address a call may be about; at least 1.
         batch_messages_max: usize,
-        /// How many bytes of messages a call may be about. A message that is larger goes by itself.
+        /// How many bytes of messages a call may be about; at least 1. A message that is larger goes by
+        /// itself.
         batch_bytes_max: usize,
-        /// How many calls may be under way on a worker; at least 1. What is beyond waits, and goes in
-        /// fewer calls when its turn comes.
+        /// How many calls may be under way on a worker for each function type, or for all types of a
+        /// namespace together, that is bound to this endpoint; at least 1. What is beyond waits, and goes
+        /// in fewer calls when its turn comes. All remote functions together have
+        /// [`Limits::in_flight_max`](crate::Limits::in_flight_max).
         in_flight_max: usize,
-        /// How many connections may be kept that nobody uses.
+        /// How many connections may be kept that nobody uses; with 0, none is used twice.
         connections_idle_max: usize,
         /// How long a connection may be kept that nobody uses.
         connection_idle: Duration,
-        /// How many bytes an answer may have.
+        /// How many bytes an answer may have; at least 1.
         response_bytes_max: usize,
-        /// How long to wait before the second attempt at a call. Doubles with each; chance takes off up
-        /// to half.
+        /// How many messages, records, changes of state and missing states an answer may list, all
+        /// together; at least 1. They are counted before any of them takes memory, which can be a hundred
+        /// times their bytes. The answer to a batch that exceeds it is that of a batch that failed: half of
+        /// the batch is tried next.
+        effects_max: usize,
+        /// How long to wait before the second attempt at a call; at least a millisecond, in which it is
+        /// counted. Doubles with each attempt; chance takes off up to half. An answer with status 429
+        /// or 503 may ask for more seconds (`Retry-After`), and gets them up to
+        /// [`retry_longest`](Self::retry_longest) and within the call timeout.
         retry_first: Duration,
-        /// How often a function may ask for more states about one batch.
+        /// How long to wait between two attempts at most; not less than
+        /// [`retry_first`](Self::retry_first), to which a shorter default is raised.
+        retry_longest: Duration,
+        /// How often a function may ask for more states about one batch. With 0, it can keep none.
         incomplete_max: u32,
         /// How many states a function may have.
         states_max: usize,
@@ -130,10 +198,25 @@ impl Endpoint {
         on_failure: OnFailure,
     }
 
-    /// Sends a header with every request.
+    /// Says after which errors a call is tried again, within its [timeout](Self::call_timeout). Default:
+    /// [`CallError::may_pass`].
+    ///
+    /// Servers close connections that are not used for a while. Whoever refuses another attempt where the
+    /// connection was [lost](CallError::is_lost) should keep none that nobody uses, or messages fail for
+    /// no fault of theirs. A panic counts as a refusal.
+    #[must_use]
+    pub fn retry_if(mut self, again: impl Fn(&CallError) -> bool + Send + Sync + 'static) -> Self {
+        self.options.retry_if = RetryIf(Some(Arc::new(again)));
+        self
+    }
+
+    /// Sends a header with every request. One that is given several times is sent several times.
+    ///
+    /// `User-Agent` replaces what is sent otherwise, "statefun". Headers that say what is sent and how are
+    /// not for others to set: a program that gives one is not valid. Values are shown nowhere.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
+        self.options.headers.push((name.into(), value.into()));
         self
     }
 
@@ -141,12 +224,151 @@ impl Endpoint {
     /// ingress time, and does not hold back the time of what caused it.
     #[must_use]
     pub fn detached(mut self) -> Self {
-        self.detached = true;
+        self.options.detached = true;
         self
     }
+}
 
-    /// The URL for a function of this name.
-    pub(crate) fn url_of(&self, name: &str) -> String {
-        self.url.replace("{function.name}", name)
+impl Options {
+    /// Whether there is another attempt after an error.
+    pub(crate) fn retries(&self, error: &CallError) -> bool {
+        match &self.retry_if.0 {
+            Some(again) => catch_unwind(AssertUnwindSafe(|| again(error))).unwrap_or(false),
+            None => error.may_pass(),
+        }
+    }
+
+    pub(crate) fn connect_timeout_or_default(&self) -> Duration {
+        self.connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(self.call_timeout)
+    }
+
+    pub(crate) fn write_timeout_or_default(&self) -> Duration {
+        self.write_timeout.unwrap_or(WRITE_TIMEOUT).min(self.call_timeout)
+    }
+
+    pub(crate) fn read_timeout_or_default(&self) -> Duration {
+        self.read_timeout.unwrap_or(READ_TIMEOUT).min(self.call_timeout)
+    }
+
+    pub(crate) fn retry_longest_or_default(&self) -> Duration {
+        self.retry_longest.unwrap_or(RETRY_LONGEST.max(self.retry_first))
+    }
+
+    /// Checks the options that say how much and how long.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first that means nothing.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let call = self.call_timeout;
+        if call.is_zero() {
+            return Err("call_timeout is 0".to_owned());
+        }
+        for (name, timeout) in [
+            ("connect_timeout", self.connect_timeout),
+            ("write_timeout", self.write_timeout),
+            ("read_timeout", self.read_timeout),
+        ] {
+            match timeout {
+                Some(Duration::ZERO) => return Err(format!("{name} is 0")),
+                Some(timeout) if timeout > call => {
+                    return Err(format!(
+                        "{name} is {timeout:?}, which is more than call_timeout, {call:?}"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        for (name, count) in [
+            ("batch_messages_max", self.batch_messages_max),
+            ("batch_bytes_max", self.batch_bytes_max),
+            ("in_flight_max", self.in_flight_max),
+            ("response_bytes_max", self.response_bytes_max),
+            ("effects_max", self.effects_max),
+        ] {
+            if count == 0 {
+                return Err(format!("{name} is 0"));
+            }
+        }
+        let (first, longest) = (self.retry_first, self.retry_longest_or_default());
+        if first < MILLISECOND {
+            return Err(format!("retry_first is {first:?}, which is less than a millisecond"));
+        }
+        if longest < first {
+            return Err(format!(
+                "retry_longest is {longest:?}, which is less than retry_first, {first:?}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = &self.options;
+        // Headers and queries hold secrets.
+        let headers: Vec<_> = options.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Endpoint")
+            .field("url", &shown(&options.url))
+            .field("call_timeout", &options.call_timeout)
+            .field("connect_timeout", &options.connect_timeout_or_default())
+            .field("write_timeout", &options.write_timeout_or_default())
+            .field("read_timeout", &options.read_timeout_or_default())
+            .field("batch_messages_max", &options.batch_messages_max)
+            .field("batch_bytes_max", &options.batch_bytes_max)
+            .field("in_flight_max", &options.in_flight_max)
+            .field("connections_idle_max", &options.connections_idle_max)
+            .field("connection_idle", &options.connection_idle)
+            .field("response_bytes_max", &options.response_bytes_max)
+            .field("effects_max", &options.effects_max)
+            .field("retry_first", &options.retry_first)
+            .field("retry_longest", &options.retry_longest_or_default())
+            .field("incomplete_max", &options.incomplete_max)
+            .field("states_max", &options.states_max)
+            .field("headers", &headers)
+            .field("http2", &options.http2)
+            .field("on_failure", &options.on_failure)
+            .field("detached", &options.detached)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A URL as it may be shown: without a user's name and password, and without its query, which may hold
+/// secrets.
+pub(crate) fn shown(url: &str) -> String {
+    let (place, more) = match url.find(['?', '#']) {
+        Some(at) => (&url[..at], "?…"),
+        None => (url, ""),
+    };
+    let (scheme, rest) = place.split_once("//").unwrap_or(("", place));
+    let rest = rest.trim_start_matches(['/', '\\']);
+    let authority = match scheme {
+        "" => rest,
+        _ => rest.split(['/', '\\']).next().unwrap_or_default(),
+    };
+    match authority.rfind('@') {
+        Some(at) => format!("{scheme}//…{}{more}", &rest[at..]),
+        None => format!("{place}{more}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_url_holds_no_secret() {
+        for (url, seen) in [
+            ("http://host:80/a@b/c", "http://host:80/a@b/c"),
+            ("http://host/a?code=secret", "http://host/a?…"),
+            ("http://host/a#secret", "http://host/a?…"),
+            ("http://user:secret@host/a@b", "http://…@host/a@b"),
+            ("http:////user:secret@host", "http://…@host"),
+            ("http:user:secret@host", "//…@host"),
+            ("http:\\\\user:secret@host\\a", "//…@host\\a"),
+            ("not a url", "not a url"),
+        ] {
+            assert_eq!(shown(url), seen, "{url}");
+        }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     NoRuntime(String),
     #[error("the expiration of state \"{state}\" means nothing: {why}")]
     InvalidExpiration { state: String, why: &'static str },
-    #[error("the URL \"{url}\" of function \"{function}\" is not valid: {why}")]
+    #[error("the endpoint \"{url}\" of function \"{function}\" is not valid: {why}")]
     InvalidEndpoint { function: String, url: String, why: String },
     #[error("there is no ingress: functions need at least one stream of messages")]
     NoIngress,
@@ -65,7 +65,7 @@ impl Error {
         matches!(self.0, Kind::InvalidExpiration { .. })
     }
 
-    /// A remote function's URL, or a header for it, is not valid.
+    /// A remote function's URL, or a header or option for it, is not valid.
     pub fn is_invalid_endpoint(&self) -> bool {
         matches!(self.0, Kind::InvalidEndpoint { .. })
     }

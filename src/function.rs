@@ -26,7 +26,7 @@ pub(crate) enum Code<M, T> {
     /// Code of this program.
     Embedded(Box<Run<M, T>>),
     /// Somebody who is called.
-    Remote(RemoteCode<M>),
+    Remote(Box<RemoteCode<M>>),
 }
 
 type ToTyped<M> = dyn Fn(&M) -> Result<TypedValue, Mismatch>;
@@ -44,16 +44,16 @@ impl<M: TypedMessage, T> Body<M, T> {
     pub(crate) fn remote(endpoint: Endpoint) -> Self {
         Body {
             values: Vec::new(),
-            registry: Some(endpoint.states_max),
-            on_failure: endpoint.on_failure,
+            registry: Some(endpoint.options.states_max),
+            on_failure: endpoint.options.on_failure,
             retry: Retry::attempts(1),
             operations_max: 0,
-            detached: endpoint.detached,
-            code: Code::Remote(RemoteCode {
+            detached: endpoint.options.detached,
+            code: Code::Remote(Box::new(RemoteCode {
                 endpoint,
                 to_typed: Box::new(M::to_typed),
                 from_typed: Box::new(M::from_typed),
-            }),
+            })),
         }
     }
 }
@@ -84,9 +84,9 @@ impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
                 let run = |input: &N| context.with_mapped(|context| run(context, input));
                 message.unpack(run).unwrap_or_else(|mismatch| Err(Reason::WrongInput(mismatch)))
             })),
-            Code::Remote(RemoteCode { endpoint, .. }) => {
-                let (endpoint, back) = (endpoint.clone(), Rc::clone(&self));
-                Code::Remote(RemoteCode {
+            Code::Remote(code) => {
+                let (endpoint, back) = (code.endpoint.clone(), Rc::clone(&self));
+                Code::Remote(Box::new(RemoteCode {
                     endpoint,
                     to_typed: Box::new(move |message: &M| {
                         let Code::Remote(code) = &self.code else { unreachable!("it was remote") };
@@ -96,7 +96,7 @@ impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
                         let Code::Remote(code) = &back.code else { unreachable!("it was remote") };
                         (code.from_typed)(value).map(M::pack)
                     }),
-                })
+                }))
             }
         };
         Body { code, values, registry, on_failure, retry, operations_max, detached }

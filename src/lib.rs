@@ -3,6 +3,7 @@
 
 mod address;
 mod buffer;
+mod call_error;
 mod clock;
 mod dataflow;
 mod dead_letter;
@@ -28,6 +29,7 @@ mod value;
 
 pub use address::{Address, FunctionType, Id, Namespace, TypeName};
 pub use buffer::BufferSpec;
+pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{Egresses, Handle, StatefulFunctions};
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};

@@ -16,6 +16,7 @@ const WORDS: &[&str] = &[
     "src/expiration.rs",
     "src/egress.rs",
     "src/dead_letter.rs",
+    "src/call_error.rs",
     "src/error.rs",
 ];
 const ALL: &[&str] = &["src", "operators", "proto", "examples", "tests", "benches"];

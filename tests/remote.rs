@@ -1,6 +1,8 @@
 //! Remote functions do what embedded ones do: they keep state, send, delay, cancel and emit, one call
 //! an address at a time; and what cannot be handled is given up alone.
 
+#[path = "support/protocol.rs"]
+mod protocol;
 #[path = "support/server.rs"]
 mod server;
 mod support;
@@ -12,148 +14,31 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use server::{Answer, Request, Server};
+use protocol::*;
+use server::{Answer, Server};
 use timely::dataflow::operators::{Input, Inspect};
 use timely_statefun::{
-    Address, Clock, Egress, Endpoint, Envelope, Function, FunctionType, Functions, Limits,
-    Namespace, OnFailure, Reason, StatefulFunctions, TypedValue,
+    Address, Clock, Endpoint, Envelope, Function, FunctionType, Functions, Limits, OnFailure,
+    Reason, StatefulFunctions, TypedValue,
 };
-use timely_statefun_proto::Message;
+use timely_statefun_proto::reqreply;
 use timely_statefun_proto::reqreply::from_function::{
-    DelayedInvocation, EgressMessage, ExpirationSpec, IncompleteInvocationContext, Invocation,
-    InvocationResponse, PersistedValueMutation, PersistedValueSpec, Response,
+    DelayedInvocation, EgressMessage, ExpirationSpec, Invocation, InvocationResponse,
 };
-use timely_statefun_proto::reqreply::to_function::{self, InvocationBatchRequest};
-use timely_statefun_proto::reqreply::{self, FromFunction, ToFunction};
-use tokio::runtime::Runtime;
 
-const GREETER: FunctionType<String> = FunctionType::new("example/greeter");
 const EMBEDDED: FunctionType<String> = FunctionType::new("example/embedded");
-const FOUND: Namespace<String> = Namespace::new("found");
-const GREETINGS: Egress<String> = Egress::new("example/greetings");
-
-fn batch(request: &Request) -> InvocationBatchRequest {
-    let header = |name: &str| {
-        let found = request.headers.iter().find(|(header, _)| header == name);
-        found.map(|(_, value)| value.as_str())
-    };
-    assert_eq!(header("content-type"), Some("application/octet-stream"));
-    assert_eq!(header("user-agent"), Some("statefun"));
-    let message = ToFunction::decode(&request.body[..]).unwrap();
-    let Some(to_function::Request::Invocation(batch)) = message.request else {
-        panic!("a request is a batch")
-    };
-    assert!(!batch.invocations.is_empty());
-    batch
-}
-
-fn answer(response: Response) -> Answer {
-    Answer::Ok(FromFunction { response: Some(response) }.encode_to_vec())
-}
-
-fn done(result: InvocationResponse) -> Answer {
-    answer(Response::InvocationResult(result))
-}
-
-fn missing(states: &[(&str, &str, Option<ExpirationSpec>)]) -> Answer {
-    let missing_values = states.iter().map(|(name, type_name, expiration)| PersistedValueSpec {
-        state_name: (*name).to_owned(),
-        expiration_spec: *expiration,
-        type_typename: (*type_name).to_owned(),
-    });
-    let missing_values = missing_values.collect();
-    answer(Response::IncompleteInvocationContext(IncompleteInvocationContext { missing_values }))
-}
-
-fn text(value: &str) -> Option<reqreply::TypedValue> {
-    Some(reqreply::TypedValue::of(&value.to_owned()))
-}
-
-fn read_text(value: Option<&reqreply::TypedValue>) -> String {
-    value.unwrap().typed().unwrap().read::<String>().unwrap()
-}
-
-fn egress(value: &str) -> EgressMessage {
-    let (egress_namespace, egress_type) = ("example".to_owned(), "greetings".to_owned());
-    EgressMessage { egress_namespace, egress_type, argument: text(value) }
-}
-
-fn set(name: &str, value: Option<reqreply::TypedValue>) -> PersistedValueMutation {
-    let mutation_type = i32::from(value.is_some());
-    PersistedValueMutation { mutation_type, state_name: name.to_owned(), state_value: value }
-}
-
-/// The state of a name in a request: unknown, known and empty, or there.
-fn state<V: timely_statefun_proto::BuiltIn>(
-    batch: &InvocationBatchRequest,
-    name: &str,
-) -> Option<Option<V>> {
-    let found = batch.state.iter().find(|state| state.state_name == name)?;
-    Some(found.state_value.as_ref().map(|value| value.typed().unwrap().read().unwrap()))
-}
-
-/// Greets, and remembers how often it has seen each, as the SDKs' example does.
-fn greeter(batch: &InvocationBatchRequest) -> Answer {
-    let Some(mut seen) = state::<i32>(batch, "seen") else {
-        return missing(&[("seen", "io.statefun.types/int", None)]);
-    };
-    let mut result = InvocationResponse::default();
-    for invocation in &batch.invocations {
-        let name = read_text(invocation.argument.as_ref());
-        let count = seen.unwrap_or(0) + 1;
-        seen = Some(count);
-        result.outgoing_egresses.push(egress(&format!("{name} {count}")));
-    }
-    result.state_mutations = vec![set("seen", seen.map(|seen| reqreply::TypedValue::of(&seen)))];
-    done(result)
-}
 
 type Letters = Vec<(String, Reason)>;
 
-/// Runs functions on these messages, each with its time, and gives what was emitted, with the times,
-/// and what was given up.
+/// Runs functions on one worker, and gives what was emitted, with the times, and what was given up.
 fn run(
     functions: impl Fn() -> Functions<TypedValue> + Send + Sync + 'static,
     messages: Vec<(u64, Envelope<TypedValue>)>,
 ) -> (Vec<(u64, String)>, Letters) {
-    timely::execute_directly(move |worker| {
-        let greetings = Rc::new(RefCell::new(Vec::new()));
-        let letters = Rc::new(RefCell::new(Vec::new()));
-        let (seen, given_up) = (Rc::clone(&greetings), Rc::clone(&letters));
-        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
-            let (input, stream) = scope.new_input::<Vec<Envelope<TypedValue>>>();
-            let functions = functions().typed_egress(GREETINGS);
-            let egresses = stream.stateful_functions(functions).unwrap();
-            egresses.stream(GREETINGS).unwrap().inspect_time(move |time, greeting| {
-                seen.borrow_mut().push((*time, greeting.clone()));
-            });
-            egresses.dead_letters().unwrap().inspect(move |letter| {
-                let message = letter.message.read::<String>().unwrap_or_default();
-                given_up.borrow_mut().push((message, letter.reason.clone()));
-            });
-            (input, egresses.handle())
-        });
-        for (time, message) in messages {
-            input.advance_to(time);
-            input.send(message);
-        }
-        input.close();
-        handle.run(worker).unwrap();
-        (greetings.take(), letters.take())
-    })
-}
-
-fn runtime() -> &'static Runtime {
-    static RUNTIME: std::sync::OnceLock<Runtime> = std::sync::OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new().unwrap())
-}
-
-fn remote(endpoint: Endpoint) -> Functions<TypedValue> {
-    Functions::new().remote(GREETER, endpoint).runtime(runtime().handle().clone())
-}
-
-fn greet(time: u64, id: &str) -> (u64, Envelope<TypedValue>) {
-    (time, GREETER.message(id, id.to_owned()))
+    let ran = run_on(1, functions, messages);
+    assert_eq!(ran.stopped, None);
+    let letter = |letter: Letter| (letter.message, letter.reason);
+    (ran.greetings, ran.letters.into_iter().map(letter).collect())
 }
 
 #[test]
@@ -405,7 +290,7 @@ fn answers_that_mean_nothing_are_dead_letters_that_say_why() {
     for (name, make, why) in cases {
         let server = Server::start(move |request| {
             let batch = batch(&request);
-            match batch.target.as_ref().unwrap().id.as_str() {
+            match id(&batch) {
                 "bad" => make(),
                 _ => greeter(&batch),
             }
@@ -431,7 +316,7 @@ fn an_endpoint_that_never_answers_delays_nobody_else() {
     let server = Server::start(|request| {
         let batch = batch(&request);
         if request.path == "/never" {
-            std::thread::sleep(Duration::from_secs(3600));
+            return Answer::never(|| {});
         }
         greeter(&batch)
     });
@@ -449,7 +334,7 @@ fn an_endpoint_that_never_answers_delays_nobody_else() {
     assert_eq!((greetings.len(), letters.len()), (100, 50));
     for (_, reason) in &letters {
         let reason = reason.to_string();
-        assert!(reason.contains("in time") || reason.contains("timed out"), "{reason}");
+        assert!(reason.contains("there was no answer"), "{reason}");
     }
 }
 
@@ -565,8 +450,69 @@ fn misuse_is_an_error_before_anything_runs() {
         let error = bound(remote(Endpoint::at(url)));
         assert!(error.is_invalid_endpoint(), "{url}: {error}");
     }
-    assert!(bound(remote(Endpoint::at("http://x/").header("a b", "c"))).is_invalid_endpoint());
     let functions: Functions<TypedValue> =
         Functions::new().remote(GREETER, Endpoint::at("http://x/"));
     assert!(bound(functions).is_no_runtime());
+}
+
+/// An endpoint, and what is said of it.
+type Wrong = (fn(Endpoint) -> Endpoint, &'static str);
+
+#[test]
+fn an_option_that_means_nothing_is_an_error_that_names_it() {
+    const MILLI: Duration = Duration::from_millis(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+    let wrong: [Wrong; 19] = [
+        (|at| at.call_timeout(Duration::ZERO), "call_timeout is 0"),
+        (|at| at.connect_timeout(Duration::ZERO), "connect_timeout is 0"),
+        (|at| at.write_timeout(Duration::ZERO), "write_timeout is 0"),
+        (|at| at.read_timeout(Duration::ZERO), "read_timeout is 0"),
+        (
+            |at| at.call_timeout(MINUTE).connect_timeout(MINUTE + MILLI),
+            "connect_timeout is 60.001s",
+        ),
+        (|at| at.write_timeout(MINUTE + MILLI).call_timeout(MINUTE), "write_timeout is 60.001s"),
+        (|at| at.call_timeout(MINUTE).read_timeout(MINUTE + MILLI), "more than call_timeout, 60s"),
+        (|at| at.batch_messages_max(0), "batch_messages_max is 0"),
+        (|at| at.batch_bytes_max(0), "batch_bytes_max is 0"),
+        (|at| at.in_flight_max(0), "in_flight_max is 0"),
+        (|at| at.response_bytes_max(0), "response_bytes_max is 0"),
+        (|at| at.effects_max(0), "effects_max is 0"),
+        (|at| at.retry_first(MILLI / 2), "retry_first is 500µs"),
+        (|at| at.retry_first(MINUTE).retry_longest(MINUTE - MILLI), "retry_longest is 59.999s"),
+        (|at| at.header("a b", "c"), "header \"a b\""),
+        (|at| at.header("a", "b\nc"), "header \"a\""),
+        (|at| at.header("Content-Type", "text/plain"), "not for others"),
+        (|at| at.header("transfer-encoding", "chunked"), "not for others"),
+        (|at| at.header("Accept-Encoding", "gzip"), "not for others"),
+    ];
+    for (set, why) in wrong {
+        let error = remote(set(Endpoint::at("http://localhost/"))).check().unwrap_err();
+        assert!(error.is_invalid_endpoint(), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(why) && text.contains(r#""http://localhost/""#), "{why}: {text}");
+    }
+    // Defaults give way, and bounds are within them.
+    let right: [fn(Endpoint) -> Endpoint; 5] = [
+        |at| at.call_timeout(MILLI),
+        |at| at.call_timeout(MINUTE).connect_timeout(MINUTE).read_timeout(MINUTE),
+        |at| at.retry_first(MINUTE),
+        |at| at.connections_idle_max(0).connection_idle(Duration::ZERO),
+        |at| at.incomplete_max(0).states_max(0).call_timeout(Duration::MAX),
+    ];
+    for set in right {
+        remote(set(Endpoint::at("http://localhost/"))).check().unwrap();
+    }
+}
+
+#[test]
+fn no_secret_of_an_endpoint_is_shown() {
+    let endpoint = Endpoint::at("http://localhost/a?code=s3cret").header("x-key", "s3cret");
+    let shown = format!("{endpoint:?}");
+    assert!(shown.contains("http://localhost/a?…") && shown.contains("x-key"), "{shown}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+    for url in ["http://user:s3cret@localhost/", "http://s3cret@x/", "https://user:s3cret@x/"] {
+        let error = remote(Endpoint::at(url)).check().unwrap_err();
+        assert!(error.is_invalid_endpoint() && !error.to_string().contains("s3cret"), "{error}");
+    }
 }

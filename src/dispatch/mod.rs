@@ -198,7 +198,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let functions = bound.functions.iter().map(|(_, body)| body);
         let functions = functions.chain(bound.namespaces.iter().map(|(_, body)| body));
         let in_flight_max = functions.clone().map(|body| match &body.code {
-            Code::Remote(code) => code.endpoint.in_flight_max.max(1),
+            Code::Remote(code) => code.endpoint.options.in_flight_max.max(1),
             Code::Embedded(_) => 0,
         });
         let slots = Slots::new(bound.in_flight_max, in_flight_max).gathering();

@@ -24,9 +24,9 @@ fn spec(state: &RemoteState) -> ValueSpec<Bytes, &str> {
 
 fn limits<M>(code: &RemoteCode<M>) -> BatchLimits {
     BatchLimits {
-        messages_max: code.endpoint.batch_messages_max,
-        bytes_max: code.endpoint.batch_bytes_max,
-        rounds_max: code.endpoint.incomplete_max,
+        messages_max: code.endpoint.options.batch_messages_max,
+        bytes_max: code.endpoint.options.batch_bytes_max,
+        rounds_max: code.endpoint.options.incomplete_max,
     }
 }
 
@@ -62,7 +62,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let converted = match routed.head.depth > self.bound.depth_max {
             true => Err(Failure::untried(Reason::TooDeep(self.bound.depth_max))),
             false => convert(code, &routed.message).map_err(|reason| Failure {
-                on_failure: code.endpoint.on_failure,
+                on_failure: code.endpoint.options.on_failure,
                 ..Failure::untried(reason)
             }),
         };
@@ -137,10 +137,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         if !self.calls.may_ask_again(key, &limits) {
             return Err(Reason::Incomplete(limits.rounds_max));
         }
-        let head = self.calls.first_head(key);
+        // What is wrong with one of them must not leave the others behind.
+        let before = entry.remote_states.len();
+        let mut known = entry.remote_states.clone();
         for wanted in states {
-            let known = entry.remote_states.iter().find(|known| known.name == wanted.name);
-            match known {
+            match known.iter().find(|known| known.name == wanted.name) {
                 Some(known) if known.type_name == wanted.type_name => {}
                 Some(known) => {
                     return Err(Reason::StateType {
@@ -149,20 +150,19 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                         used: wanted.type_name.into(),
                     });
                 }
-                None => {
-                    let cursor = entry.state.seek(&head.target, head.hash, self.now_ms);
-                    let registered = entry.state.get(&cursor, spec(&wanted)).map(drop);
-                    match registered {
-                        Ok(()) => entry.state.commit(cursor),
-                        Err(reason) => {
-                            entry.state.rollback(cursor);
-                            return Err(*reason);
-                        }
-                    }
-                    entry.remote_states.push(wanted);
-                }
+                None => known.push(wanted),
             }
         }
+        let head = self.calls.first_head(key);
+        let cursor = entry.state.seek(&head.target, head.hash, self.now_ms);
+        for wanted in &known[before..] {
+            if let Err(reason) = entry.state.get(&cursor, spec(wanted)).map(drop) {
+                entry.state.rollback(cursor);
+                return Err(*reason);
+            }
+        }
+        entry.state.commit(cursor);
+        entry.remote_states = known;
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         routed.head.again = false;
         let entry = &self.entries[routed.head.target_type as usize];
         let code = entry.remote().expect("the function is remote");
-        let (on_failure, states) = (code.endpoint.on_failure, entry.remote_states.clone());
+        let (on_failure, states) = (code.endpoint.options.on_failure, entry.remote_states.clone());
         let body = entry.body.clone().expect("it is bound");
         let Code::Remote(code) = &body.code else { unreachable!("the function is remote") };
         let answer = self.calls.take_answer(&routed.head);

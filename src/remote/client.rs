@@ -2,18 +2,44 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    USER_AGENT,
+};
+use reqwest::{Body, Method, Request, Response, Url};
 use timely_statefun_proto::Bytes;
+use tokio::time::{self, timeout};
 
+use super::body::{Pieces, Stage};
 use super::wire;
+use crate::call_error::CallError;
 use crate::dead_letter::{Reason, chain};
 use crate::dispatch::{CallAnswer, CallFailure, CallRequest};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Options, shown};
 use crate::retry::Retry;
 
 const OCTETS: &str = "application/octet-stream";
-/// The longest wait between two attempts.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Headers that say what is sent and how, which is not for others to decide.
+const OURS: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// How much is read of an answer that is an error, so that its connection can be used again.
+const REMARK_BYTES: usize = 64 << 10;
+/// How long that may take at most.
+const REMARK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many characters are shown of what others say.
+const SHOWN: usize = 256;
 
 /// A failure that names no message.
 pub(super) fn failure(what: impl Into<String>, is_of_messages: bool) -> CallFailure {
@@ -22,123 +48,286 @@ pub(super) fn failure(what: impl Into<String>, is_of_messages: bool) -> CallFail
 
 /// Why one attempt came to nothing.
 struct Attempt {
-    what: String,
-    /// Whether another may go better.
-    may_pass: bool,
-    /// Whether the messages may be to blame, and not the way there.
-    is_of_messages: bool,
+    error: CallError,
+    /// How long the endpoint asks to be left alone.
+    wait: Option<Duration>,
+}
+
+impl From<CallError> for Attempt {
+    fn from(error: CallError) -> Self {
+        Attempt { error, wait: None }
+    }
 }
 
 /// Calls the functions of one endpoint.
 pub(super) struct Client {
     http: reqwest::Client,
-    endpoint: Endpoint,
+    endpoint: Options,
+    headers: HeaderMap,
     retry: Retry,
 }
 
 impl Client {
     /// # Errors
     ///
-    /// What is wrong with the endpoint's URL or a header.
+    /// What is wrong with the endpoint's options, its URL or a header.
     pub(super) fn new(endpoint: &Endpoint) -> Result<Self, String> {
-        let url =
-            reqwest::Url::parse(&endpoint.url_of("name")).map_err(|error| error.to_string())?;
-        if !matches!(url.scheme(), "http") || url.host().is_none() {
+        let endpoint = &*endpoint.options;
+        endpoint.check()?;
+        let url = url_of(endpoint, "name")?;
+        if url.scheme() != "http" || url.host().is_none() {
             return Err("it must begin with http:// and name a host".to_owned());
         }
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCTETS));
-        headers.insert(ACCEPT, HeaderValue::from_static(OCTETS));
-        headers.insert(USER_AGENT, HeaderValue::from_static("statefun"));
-        for (name, value) in &endpoint.headers {
-            let invalid = |error: &dyn std::fmt::Display| format!("header \"{name}\": {error}");
-            let name = HeaderName::try_from(name).map_err(|error| invalid(&error))?;
-            let value = HeaderValue::try_from(value).map_err(|error| invalid(&error))?;
-            headers.append(name, value);
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("it names a user, who belongs into a header".to_owned());
         }
-        let call = endpoint.call_timeout;
+        let read = endpoint.read_timeout_or_default();
         let mut http = reqwest::Client::builder()
-            .default_headers(headers)
-            .connect_timeout(endpoint.connect_timeout.min(call))
-            .read_timeout(endpoint.read_timeout.min(call))
+            .connect_timeout(endpoint.connect_timeout_or_default())
             .pool_max_idle_per_host(endpoint.connections_idle_max)
             .pool_idle_timeout(endpoint.connection_idle)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         if endpoint.http2 {
-            http = http.http2_prior_knowledge();
+            // All calls go over one connection. If nobody is at its other end any more, nothing else
+            // says so.
+            http = http
+                .http2_prior_knowledge()
+                .http2_keep_alive_interval(read)
+                .http2_keep_alive_timeout(read);
         }
         let http = http.build().map_err(|error| chain(&error))?;
-        let retry = Retry::attempts(u32::MAX).first(endpoint.retry_first).longest(LONGEST_WAIT);
-        Ok(Client { http, endpoint: endpoint.clone(), retry })
+        let retry = Retry::attempts(u32::MAX)
+            .first(endpoint.retry_first)
+            .longest(endpoint.retry_longest_or_default());
+        Ok(Client { http, endpoint: endpoint.clone(), headers: headers(endpoint)?, retry })
     }
 
     /// Calls a function until it answers or its time is up.
     pub(super) async fn call(&self, request: &CallRequest) -> Result<CallAnswer, CallFailure> {
-        let url = self.endpoint.url_of(request.target.function_type.name());
+        let name = request.target.function_type.name();
+        let url = url_of(&self.endpoint, name).map_err(|why| {
+            failure(format!("there is no URL for \"{}\": {why}", brief(name)), false)
+        })?;
         let body = Bytes::from(wire::request(request));
         let began = Instant::now();
         let (mut attempts, mut before) = (0, None);
         loop {
             attempts += 1;
             let left = self.endpoint.call_timeout.saturating_sub(began.elapsed());
-            let attempt = tokio::time::timeout(left, self.attempt(&url, body.clone())).await;
-            let failed = match attempt {
+            let attempt = match timeout(left, self.attempt(&url, body.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(failed)) => failed,
-                Err(_) => Attempt {
-                    what: match before {
+                Ok(Err(attempt)) => attempt,
+                Err(_) => {
+                    let what = match before {
                         Some(before) => format!("{before}; then there was no answer in time"),
                         None => "there was no answer in time".to_owned(),
-                    },
-                    may_pass: false,
-                    is_of_messages: true,
-                },
+                    };
+                    return Err(failed(request, &url, attempts, &what, true));
+                }
             };
             let chance = began.elapsed().as_nanos() as u64 ^ body.as_ptr() as u64;
-            let wait = Duration::from_millis(self.retry.wait_ms(attempts, chance));
+            let own = Duration::from_millis(self.retry.wait_ms(attempts, chance));
+            let asked = attempt.wait.unwrap_or_default();
             let left = self.endpoint.call_timeout.saturating_sub(began.elapsed());
-            if !failed.may_pass || wait >= left {
-                let (target, what) = (&request.target, failed.what);
-                let what =
-                    format!("calling \"{target}\" at {url} failed (attempts: {attempts}): {what}");
-                return Err(failure(what, failed.is_of_messages));
+            let asked = asked.min(self.endpoint.retry_longest_or_default());
+            let wait = if asked < left { own.max(asked) } else { own };
+            if wait >= left || !self.endpoint.retries(&attempt.error) {
+                // Whoever is not reached cannot have minded the messages.
+                let is_of_messages = !attempt.error.is_connect();
+                let what = attempt.error.to_string();
+                return Err(failed(request, &url, attempts, &what, is_of_messages));
             }
-            before = Some(failed.what);
-            tokio::time::sleep(wait).await;
+            before = Some(attempt.error.to_string());
+            time::sleep(wait).await;
         }
     }
 
-    async fn attempt(&self, url: &str, body: Bytes) -> Result<CallAnswer, Attempt> {
-        let transport = |error: reqwest::Error| Attempt {
-            is_of_messages: !error.is_connect(),
-            what: chain(&error.without_url()),
-            may_pass: true,
-        };
-        let nonsense = |what: String| Attempt { what, may_pass: false, is_of_messages: true };
-        let mut response = self.http.post(url).body(body).send().await.map_err(transport)?;
-        let status = response.status();
+    async fn attempt(&self, url: &Url, body: Bytes) -> Result<CallAnswer, Attempt> {
+        let mut answer = self.send(url, body).await?;
+        let status = answer.status();
         if !status.is_success() {
-            let what = format!("the answer is {status}");
-            // What is wrong with the request stays so; all else may be a passing condition.
-            let may_pass = !status.is_client_error()
-                || matches!(status.as_u16(), 404 | 408 | 409 | 420 | 425 | 429 | 499);
-            return Err(Attempt { what, may_pass, is_of_messages: true });
+            let wait = matches!(status.as_u16(), 429 | 503)
+                .then(|| seconds(answer.headers().get(RETRY_AFTER)))
+                .flatten();
+            let remark = self.remark(answer).await;
+            let error =
+                CallError::of_status(status.as_u16(), format!("the answer is {status}{remark}"));
+            return Err(Attempt { error, wait });
         }
-        let content_type = response.headers().get(CONTENT_TYPE);
-        if content_type.is_none_or(|found| found != OCTETS) {
-            let found = content_type.map_or("missing".to_owned(), |found| format!("{found:?}"));
+        let nonsense = |what: String| Attempt::from(CallError::meaningless(what));
+        let found = |name| {
+            let found: Option<&HeaderValue> = answer.headers().get(name);
+            found.map(|found| String::from_utf8_lossy(found.as_bytes()).into_owned())
+        };
+        if !found(CONTENT_TYPE).is_some_and(|found| is_octets(&found)) {
+            let found = found(CONTENT_TYPE)
+                .map_or("missing".to_owned(), |found| format!("\"{}\"", brief(&found)));
             return Err(nonsense(format!("the answer's content type is {found}, not {OCTETS}")));
         }
-        let bytes_max = self.endpoint.response_bytes_max;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(transport)? {
-            if body.len() + chunk.len() > bytes_max {
-                return Err(nonsense(format!("the answer is larger than {bytes_max} bytes")));
-            }
-            body.extend_from_slice(&chunk);
+        if let Some(encoding) = found(CONTENT_ENCODING)
+            && encoding != "identity"
+        {
+            let encoding = brief(&encoding);
+            return Err(nonsense(format!("the answer's encoding is \"{encoding}\", not identity")));
         }
-        wire::answer(body.into())
-            .map_err(|what| nonsense(format!("the answer means nothing: {what}")))
+        let bytes_max = self.endpoint.response_bytes_max;
+        let too_large = || nonsense(format!("the answer is larger than {bytes_max} bytes"));
+        let announced = answer.content_length().unwrap_or(0);
+        if announced > bytes_max as u64 {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::with_capacity((announced as usize).min(REMARK_BYTES));
+        while let Some(chunk) = self.chunk(&mut answer).await? {
+            if bytes.len() + chunk.len() > bytes_max {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        wire::answer(bytes.into(), self.endpoint.effects_max)
+            .map_err(|what| nonsense(format!("the answer means nothing: {}", brief(&what))))
     }
+
+    /// Sends a request and waits for the answer to begin.
+    async fn send(&self, url: &Url, body: Bytes) -> Result<Response, CallError> {
+        let body = Pieces::new(body);
+        let progress = body.progress();
+        let mut request = Request::new(Method::POST, url.clone());
+        *request.headers_mut() = self.headers.clone();
+        *request.body_mut() = Some(Body::wrap(body));
+        let write = self.endpoint.write_timeout_or_default();
+        let read = self.endpoint.read_timeout_or_default();
+        let shorter = write.min(read);
+        let mut sent = std::pin::pin!(self.http.execute(request));
+        loop {
+            let (stage, since) = progress.look();
+            let limit = match stage {
+                // This has a limit of its own, and what comes after it begins later.
+                Stage::Connecting => None,
+                Stage::Writing => Some(write),
+                Stage::Written => Some(read),
+            };
+            let left = limit.map(|limit| limit.saturating_sub(since.elapsed()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(CallError::stalled(match stage {
+                    Stage::Written => format!("there was no answer for {read:?}"),
+                    _ => format!("the request made no progress for {write:?}"),
+                }));
+            }
+            if let Ok(answer) = timeout(left.unwrap_or(shorter).min(shorter), &mut sent).await {
+                return answer.map_err(transport);
+            }
+        }
+    }
+
+    /// The next piece of an answer.
+    async fn chunk(&self, answer: &mut Response) -> Result<Option<Bytes>, CallError> {
+        let read = self.endpoint.read_timeout_or_default();
+        match timeout(read, answer.chunk()).await {
+            Ok(chunk) => chunk.map_err(transport),
+            Err(_) => Err(CallError::stalled(format!("the answer made no progress for {read:?}"))),
+        }
+    }
+
+    /// What an answer that is an error says, if that is text.
+    async fn remark(&self, mut answer: Response) -> String {
+        let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_text = kind.is_some_and(|kind| kind.starts_with("text/"));
+        let mut text = Vec::new();
+        let mut read = 0;
+        let reading = async {
+            while read < REMARK_BYTES
+                && let Ok(Some(chunk)) = self.chunk(&mut answer).await
+            {
+                read += chunk.len();
+                let room = (4 * SHOWN).saturating_sub(text.len());
+                text.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            }
+        };
+        // What is not read costs the connection, and nothing else.
+        let _ = timeout(REMARK_TIMEOUT, reading).await;
+        let text = String::from_utf8_lossy(&text);
+        match text.trim() {
+            "" => String::new(),
+            text if is_text => format!(": {}", brief(text)),
+            _ => String::new(),
+        }
+    }
+}
+
+/// The URL of a function, whose name changes nothing else of it.
+fn url_of(endpoint: &Options, name: &str) -> Result<Url, String> {
+    if matches!(name, "." | "..") {
+        return Err("no part of a URL can be named so".to_owned());
+    }
+    let mut escaped = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
+            byte if byte.is_ascii_alphanumeric() => escaped.push(byte.into()),
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let url = endpoint.url.replace("{function.name}", &escaped);
+    Url::parse(&url).map_err(|error| error.to_string())
+}
+
+/// What is sent with every request.
+fn headers(endpoint: &Options) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &endpoint.headers {
+        let invalid = |error: &dyn std::fmt::Display| format!("header \"{name}\": {error}");
+        let name = HeaderName::try_from(name).map_err(|error| invalid(&error))?;
+        if OURS.contains(&name.as_str()) {
+            return Err(invalid(
+                &"it says what is sent and how, which is not for others to decide",
+            ));
+        }
+        let mut value = HeaderValue::try_from(value).map_err(|error| invalid(&error))?;
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCTETS));
+    headers.insert(ACCEPT, HeaderValue::from_static(OCTETS));
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static("statefun"));
+    Ok(headers)
+}
+
+fn failed(
+    request: &CallRequest,
+    url: &Url,
+    attempts: u32,
+    what: &str,
+    is_of_messages: bool,
+) -> CallFailure {
+    let (target, url) = (brief(&request.target.to_string()), brief(&shown(url.as_str())));
+    let what = format!("calling \"{target}\" at {url} failed (attempts: {attempts}): {what}");
+    failure(what, is_of_messages)
+}
+
+fn transport(error: reqwest::Error) -> CallError {
+    let (connect, stalled) = (error.is_connect(), error.is_timeout());
+    let text = brief(&chain(&error.without_url()));
+    match (connect, stalled) {
+        (true, _) => CallError::connect(text),
+        (false, true) => CallError::stalled(text),
+        (false, false) => CallError::lost(text),
+    }
+}
+
+fn is_octets(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case(OCTETS)
+}
+
+fn seconds(value: Option<&HeaderValue>) -> Option<Duration> {
+    value?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Text of others, no longer than one wants to read, and on one line.
+fn brief(text: &str) -> String {
+    let cut = text.char_indices().nth(SHOWN).map(|(at, _)| at);
+    let shown = &text[..cut.unwrap_or(text.len())];
+    let shown: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if cut.is_some() { format!("{shown}…") } else { shown }
 }

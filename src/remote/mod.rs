@@ -3,7 +3,9 @@
 //! This room knows the network, the runtime and the wire. It decides nothing about functions: what to
 //! ask, and what an answer does, is the dispatcher's affair.
 
+mod body;
 mod client;
+mod elements;
 mod wire;
 
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use timely_statefun_operators::Waker;
 use tokio::runtime::Handle;
 
 use crate::dispatch::{CallAnswer, CallFailure, CallKey, CallRequest};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, shown};
 use crate::error::{Error, Kind};
 use crate::runner::Runner;
 use client::Client;
@@ -21,10 +23,10 @@ use client::Client;
 ///
 /// # Errors
 ///
-/// If its URL or a header is not valid.
+/// If its URL, a header or an option is not valid.
 pub(crate) fn check(function: &str, endpoint: &Endpoint) -> Result<(), Error> {
     Client::new(endpoint).map(drop).map_err(|why| {
-        let (function, url) = (function.to_owned(), endpoint.url.clone());
+        let (function, url) = (function.to_owned(), shown(&endpoint.options.url));
         Kind::InvalidEndpoint { function, url, why }.into()
     })
 }

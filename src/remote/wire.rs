@@ -13,10 +13,14 @@ use timely_statefun_proto::reqreply::to_function::{
 };
 use timely_statefun_proto::reqreply::{self, FromFunction, ToFunction};
 
+use super::elements;
 use crate::address::{self, Address, Id, TypeName};
 use crate::dispatch::{CallAnswer, CallDelayed, CallEffects, CallRequest, CalledState};
 use crate::expiration::Expiration;
 use crate::typed::TypedValue;
+
+/// How long a name may be that an answer gives. Names are kept, and stand in what is said of failures.
+const NAME_BYTES_MAX: usize = 4096;
 
 /// The body of a request.
 pub(super) fn request(request: &CallRequest) -> Vec<u8> {
@@ -52,8 +56,15 @@ fn to_address(address: &Address) -> reqreply::Address {
     }
 }
 
-/// What the body of an answer says, or what is wrong with it.
-pub(super) fn answer(body: timely_statefun_proto::Bytes) -> Result<CallAnswer, String> {
+/// What the body of an answer says, or what is wrong with it; for one, that it lists too much.
+pub(super) fn answer(
+    body: timely_statefun_proto::Bytes,
+    elements_max: usize,
+) -> Result<CallAnswer, String> {
+    let listed = elements::count(&body);
+    if listed > elements_max {
+        return Err(format!("it lists {listed} effects or states (effects_max: {elements_max})"));
+    }
     let answer = FromFunction::decode(body).map_err(|error| format!("it is malformed: {error}"))?;
     match answer.response {
         // A function that did nothing may say nothing.
@@ -73,8 +84,7 @@ fn effects(result: from_function::InvocationResponse) -> Result<CallEffects, Str
         .map(|sent| Ok((from_address(sent.target)?, value(sent.argument, "a message")?)));
     let delayed = result.delayed_invocations.into_iter().map(delayed);
     let emitted = result.outgoing_egresses.into_iter().map(|record| {
-        let name = format!("{}/{}", record.egress_namespace, record.egress_type);
-        let name = TypeName::new(&name).map_err(|error| error.to_string())?;
+        let name = name(&record.egress_namespace, &record.egress_type)?;
         Ok((name, value(record.argument, "a record for an egress")?))
     });
     let states = result.state_mutations.into_iter().map(|change| {
@@ -88,6 +98,7 @@ fn effects(result: from_function::InvocationResponse) -> Result<CallEffects, Str
             }
             Err(_) => return Err(format!("mutation type {} is unknown", change.mutation_type)),
         };
+        check_length(&change.state_name)?;
         Ok((change.state_name, kept))
     });
     Ok(CallEffects {
@@ -111,8 +122,7 @@ fn delayed(sent: from_function::DelayedInvocation) -> Result<CallDelayed, String
 
 fn from_address(address: Option<reqreply::Address>) -> Result<Address, String> {
     let address = address.ok_or("a message has no target")?;
-    let name = format!("{}/{}", address.namespace, address.r#type);
-    let function_type = TypeName::new(&name).map_err(|error| error.to_string())?;
+    let function_type = name(&address.namespace, &address.r#type)?;
     Ok(Address { function_type, id: Id::new(&address.id) })
 }
 
@@ -122,9 +132,23 @@ fn value(value: Option<reqreply::TypedValue>, what: &str) -> Result<TypedValue, 
     Ok(TypedValue::found(&value.typename, value.value))
 }
 
+/// A name of two parts.
+fn name(namespace: &str, name: &str) -> Result<TypeName, String> {
+    check_length(namespace)?;
+    check_length(name)?;
+    TypeName::new(&format!("{namespace}/{name}")).map_err(|error| error.to_string())
+}
+
 fn check_type(name: &str, what: &str) -> Result<(), String> {
     match name.is_empty() {
         true => Err(format!("the type name of {what} is empty")),
+        false => check_length(name),
+    }
+}
+
+fn check_length(name: &str) -> Result<(), String> {
+    match name.len() > NAME_BYTES_MAX {
+        true => Err(format!("a name has {} bytes, of {NAME_BYTES_MAX} at most", name.len())),
         false => Ok(()),
     }
 }
@@ -142,6 +166,7 @@ fn state(spec: from_function::PersistedValueSpec) -> Result<CalledState, String>
         Ok(ExpireMode::AfterInvoke) => Expiration::after_read_or_write(lifetime()?),
         Err(_) => return Err(format!("expire mode {} is unknown", expiration.mode)),
     };
+    check_length(&spec.state_name)?;
     address::check_part("state", &spec.state_name).map_err(|error| error.to_string())?;
     check_type(&spec.type_typename, "a state")?;
     Ok(CalledState { name: spec.state_name, type_name: spec.type_typename, expiration })

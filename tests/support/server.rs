@@ -1,4 +1,5 @@
-//! A remote function served over HTTP/1.1, by hand: a test says what each request is answered.
+//! A remote function served over HTTP/1.1, by hand: a test says what each request is answered, well or
+//! badly.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,6 +9,7 @@ use std::thread;
 
 /// A request, as far as tests look at it.
 pub struct Request {
+    #[allow(dead_code)]
     pub path: String,
     /// Names in lower case.
     #[allow(dead_code)]
@@ -16,13 +18,37 @@ pub struct Request {
 }
 
 /// What to answer.
+#[allow(dead_code)]
 pub enum Answer {
     /// 200 with these bytes, as the protocol has it.
     Ok(Vec<u8>),
     /// Whatever these bytes are; the connection is closed after them.
-    #[allow(dead_code)]
     Raw(Vec<u8>),
+    /// Whatever these bytes are; the connection is kept.
+    Keep(Vec<u8>),
+    /// Whatever this does with the connection, which is closed after it.
+    By(Box<dyn FnOnce(&mut TcpStream) + Send>),
 }
+
+#[allow(dead_code)]
+impl Answer {
+    /// A status with a text and nothing else; the connection is kept.
+    pub fn status(status: u16, text: &str) -> Self {
+        let head = format!("HTTP/1.1 {status} As Told\r\ncontent-type: text/plain\r\n");
+        Answer::Keep(format!("{head}content-length: {}\r\n\r\n{text}", text.len()).into_bytes())
+    }
+
+    /// None at all, until the other side has closed the connection; `closed` is told.
+    pub fn never(closed: impl FnOnce() + Send + 'static) -> Self {
+        Answer::By(Box::new(move |stream| {
+            let _ = stream.read(&mut [0]);
+            closed();
+        }))
+    }
+}
+
+/// The head of a good answer, as far as it is always the same.
+pub const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n";
 
 /// Serves until it is dropped.
 pub struct Server {
@@ -36,12 +62,28 @@ pub struct Server {
 
 impl Server {
     /// Serves on a port that the system chooses.
+    #[allow(dead_code)]
     pub fn start(answer: impl Fn(Request) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    /// Serves where somebody listens already.
+    pub fn on(
+        listener: TcpListener,
+        answer: impl Fn(Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::accept(listener, move |_, stream| serve(&stream, &answer))
+    }
+
+    /// Has every connection, by number, served by hand.
+    pub fn accept(
+        listener: TcpListener,
+        serve: impl Fn(usize, TcpStream) + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap().to_string();
         let (stopped, connections) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let answer = Arc::new(answer);
+        let serve = Arc::new(serve);
         let (is_stopped, count, kept) =
             (Arc::clone(&stopped), Arc::clone(&connections), Arc::clone(&open));
         thread::spawn(move || {
@@ -50,10 +92,10 @@ impl Server {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                count.fetch_add(1, Ordering::SeqCst);
+                let number = count.fetch_add(1, Ordering::SeqCst);
                 kept.lock().unwrap().push(stream.try_clone().unwrap());
-                let answer = Arc::clone(&answer);
-                thread::spawn(move || serve(&stream, &*answer));
+                let serve = Arc::clone(&serve);
+                thread::spawn(move || serve(number, stream));
             }
         });
         Server { address, stopped, connections, open }
@@ -74,17 +116,20 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: &TcpStream, answer: &dyn Fn(Request) -> Answer) {
+/// Answers the requests of one connection.
+pub fn serve(stream: &TcpStream, answer: &dyn Fn(Request) -> Answer) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader) {
         let mut writer = stream;
         let (bytes, last) = match answer(request) {
             Answer::Raw(bytes) => (bytes, true),
+            Answer::Keep(bytes) => (bytes, false),
+            Answer::By(act) => {
+                act(&mut stream.try_clone().unwrap());
+                (Vec::new(), true)
+            }
             Answer::Ok(body) => {
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n",
-                    body.len()
-                );
+                let head = format!("{HEAD}content-length: {}\r\n\r\n", body.len());
                 ([head.into_bytes(), body].concat(), false)
             }
         };
