@@ -171,10 +171,10 @@ mod tests {
     #[test]
     fn what_gathers_is_held_back_for_a_lack_of_memory_alone() {
         let mut slots = Slots::new(100, [2].into_iter()).gathering();
-        let mut changes = Vec::new();
+        let mut changes: Vec<bool> = Vec::new();
         (0..9).for_each(|number| slots.begin(0, number));
         slots.held_back_changed(&mut |_, held_back| changes.push(held_back));
-        assert_eq!(changes, []);
+        assert!(changes.is_empty());
         slots.set_full(0, true);
         slots.held_back_changed(&mut |_, held_back| changes.push(held_back));
         slots.set_full(0, false);
