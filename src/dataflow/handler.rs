@@ -189,9 +189,7 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
             }
         }
         while let Some((key, answer)) = self.calls.ended() {
-            if let Some((key, function, request)) = self.dispatcher.end_call(key, answer, inbox) {
-                self.calls.add(key, function, request);
-            }
+            self.dispatcher.end_call(key, answer, inbox);
         }
         self.dispatcher.poll(inbox);
         Ok(())
@@ -202,9 +200,8 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
             self.operations.add(key, task);
         }
         self.operations.start();
-        for (key, function, request) in self.dispatcher.requests() {
-            self.calls.add(key, function, request);
-        }
+        let calls = &mut self.calls;
+        self.dispatcher.requests(&mut |key, function, request| calls.add(key, function, &request));
         self.calls.start();
     }
 

@@ -7,6 +7,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use bytes::Bytes;
+
 use super::slots::Slots;
 use super::{Head, Routed, TypeIndex};
 use crate::address::{Address, Id, TypeName};
@@ -20,12 +22,13 @@ pub(crate) type CallKey = u32;
 /// What is asked of a remote function: to handle a batch of messages, given all that is kept for the
 /// address.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct CallRequest {
+pub(crate) struct CallRequest<'a> {
     pub(crate) target: Address,
-    /// Every state that is known of the function, with what the address keeps there.
-    pub(crate) states: Vec<(String, Option<TypedValue>)>,
+    /// Every state that is known of the function: its name, the name of its type, and what the address
+    /// keeps there.
+    pub(crate) states: Vec<(&'a str, &'a str, Option<Bytes>)>,
     /// The messages, each with its caller.
-    pub(crate) messages: Vec<(Option<Address>, TypedValue)>,
+    pub(crate) messages: Vec<(Option<Address>, &'a TypedValue)>,
 }
 
 /// What a remote function answers.

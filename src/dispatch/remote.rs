@@ -78,13 +78,14 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         }
     }
 
-    /// Requests to make now, each with the function's number.
-    pub(crate) fn requests(&mut self) -> Vec<(CallKey, usize, CallRequest)> {
-        let keys = self.calls.slots.take_startable();
-        keys.into_iter().map(|key| self.request(key)).collect()
+    /// Gives the requests to make now, each with the function's number.
+    pub(crate) fn requests(&mut self, to: &mut impl FnMut(CallKey, usize, CallRequest<'_>)) {
+        for key in self.calls.slots.take_startable() {
+            self.request(key, to);
+        }
     }
 
-    fn request(&mut self, key: CallKey) -> (CallKey, usize, CallRequest) {
+    fn request(&mut self, key: CallKey, to: &mut impl FnMut(CallKey, usize, CallRequest<'_>)) {
         let function = self.calls.function_type(key) as usize;
         let Entry { body, state, remote_states, .. } = &mut self.entries[function];
         let Code::Remote(code) = &body.as_ref().expect("it is bound").code else {
@@ -95,38 +96,35 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let cursor = state.seek(&head.target, head.hash, self.now_ms);
         let states = remote_states.iter().map(|kept| {
             let bytes = state.get(&cursor, spec(kept)).expect("it was registered so").cloned();
-            let value = bytes.map(|bytes| TypedValue::found(&kept.type_name, bytes));
-            (kept.name.clone(), value)
+            (&*kept.name, &*kept.type_name, bytes)
         });
         let states = states.collect();
         let target = self.names.target(head);
-        let messages =
-            batch.iter().map(|kept| (self.names.caller(&kept.routed.head), kept.value.clone()));
+        let messages = batch.iter().map(|kept| (self.names.caller(&kept.routed.head), &kept.value));
         let request = CallRequest { target, states, messages: messages.collect() };
         // To read a state may be to keep it for longer.
         state.commit(cursor);
         let function = self.names.function(function as u32) as usize;
-        (key, function, request)
+        to(key, function, request);
     }
 
-    /// Notes how a call ended. Gives the request to make instead, if there must be another.
+    /// Notes how a call ended.
     pub(crate) fn end_call<E: Entrance<M, Held = H>>(
         &mut self,
         key: CallKey,
         answer: Result<CallAnswer, CallFailure>,
         entrance: &mut E,
-    ) -> Option<(CallKey, usize, CallRequest)> {
+    ) {
         let answer = match answer {
             Ok(CallAnswer::Done(effects)) => Ok(effects),
             Ok(CallAnswer::Incomplete(states)) => match self.register(key, states) {
-                Ok(()) => return Some(self.request(key)),
+                Ok(()) => return self.calls.slots.start_again(key),
                 Err(reason) => Err(CallFailure { reason, is_of_messages: false }),
             },
             Err(failure) => Err(failure),
         };
         let Kept { routed, held, .. } = self.calls.answer(key, answer);
         entrance.resume(held, routed);
-        None
     }
 
     /// Registers the states that a function says it keeps.

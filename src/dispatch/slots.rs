@@ -68,6 +68,11 @@ impl<W> Slots<W> {
         self.look_at(function);
     }
 
+    /// Starts something once more that has its place.
+    pub(super) fn start_again(&mut self, what: W) {
+        self.startable.push(what);
+    }
+
     /// Gives a place back.
     pub(super) fn end(&mut self, function: usize) {
         self.under_way -= 1;

@@ -1,5 +1,6 @@
 //! Calls over HTTP: one request, tried until it is answered or its time is up.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{
@@ -11,10 +12,12 @@ use timely_statefun_proto::Bytes;
 use tokio::time::{self, timeout};
 
 use super::body::{Pieces, Stage};
+use super::timer::Timer;
 use super::wire;
+use crate::address::Address;
 use crate::call_error::CallError;
 use crate::dead_letter::{Reason, chain};
-use crate::dispatch::{CallAnswer, CallFailure, CallRequest};
+use crate::dispatch::{CallAnswer, CallFailure};
 use crate::endpoint::{Endpoint, Options, shown};
 use crate::retry::Retry;
 
@@ -103,28 +106,39 @@ impl Client {
         Ok(Client { http, endpoint: endpoint.clone(), headers: headers(endpoint)?, retry })
     }
 
+    /// The URL of a function.
+    ///
+    /// # Errors
+    ///
+    /// If there is none for this name.
+    pub(super) fn url_of(&self, name: &str) -> Result<Url, CallFailure> {
+        let why = |why| format!("there is no URL for \"{}\": {why}", brief(name));
+        url_of(&self.endpoint, name).map_err(|error| failure(why(error), false))
+    }
+
     /// Calls a function until it answers or its time is up.
-    pub(super) async fn call(&self, request: &CallRequest) -> Result<CallAnswer, CallFailure> {
-        let name = request.target.function_type.name();
-        let url = url_of(&self.endpoint, name).map_err(|why| {
-            failure(format!("there is no URL for \"{}\": {why}", brief(name)), false)
-        })?;
-        let body = Bytes::from(wire::request(request));
+    pub(super) async fn call(
+        &self,
+        target: &Address,
+        url: Arc<Url>,
+        body: Bytes,
+    ) -> Result<CallAnswer, CallFailure> {
         let began = Instant::now();
+        let sleep = std::pin::pin!(time::sleep(self.endpoint.call_timeout));
+        let mut timer = Timer::new(sleep);
         let (mut attempts, mut before) = (0, None);
         loop {
             attempts += 1;
-            let left = self.endpoint.call_timeout.saturating_sub(began.elapsed());
-            let attempt = match timeout(left, self.attempt(&url, body.clone())).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(attempt)) => attempt,
-                Err(_) => {
+            let attempt = match self.attempt(&mut timer, &url, body.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(_) if timer.is_over() => {
                     let what = match before {
                         Some(before) => format!("{before}; then there was no answer in time"),
                         None => "there was no answer in time".to_owned(),
                     };
-                    return Err(failed(request, &url, attempts, &what, true));
+                    return Err(failed(target, &url, attempts, &what, true));
                 }
+                Err(attempt) => attempt,
             };
             let chance = began.elapsed().as_nanos() as u64 ^ body.as_ptr() as u64;
             let own = Duration::from_millis(self.retry.wait_ms(attempts, chance));
@@ -136,21 +150,26 @@ impl Client {
                 // Whoever is not reached cannot have minded the messages.
                 let is_of_messages = !attempt.error.is_connect();
                 let what = attempt.error.to_string();
-                return Err(failed(request, &url, attempts, &what, is_of_messages));
+                return Err(failed(target, &url, attempts, &what, is_of_messages));
             }
             before = Some(attempt.error.to_string());
             time::sleep(wait).await;
         }
     }
 
-    async fn attempt(&self, url: &Url, body: Bytes) -> Result<CallAnswer, Attempt> {
-        let mut answer = self.send(url, body).await?;
+    async fn attempt(
+        &self,
+        timer: &mut Timer<'_>,
+        url: &Url,
+        body: Bytes,
+    ) -> Result<CallAnswer, Attempt> {
+        let mut answer = self.send(timer, url, body).await?;
         let status = answer.status();
         if !status.is_success() {
             let wait = matches!(status.as_u16(), 429 | 503)
                 .then(|| seconds(answer.headers().get(RETRY_AFTER)))
                 .flatten();
-            let remark = self.remark(answer).await;
+            let remark = self.remark(timer, answer).await;
             let error =
                 CallError::of_status(status.as_u16(), format!("the answer is {status}{remark}"));
             return Err(Attempt { error, wait });
@@ -178,7 +197,7 @@ impl Client {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity((announced as usize).min(REMARK_BYTES));
-        while let Some(chunk) = self.chunk(&mut answer).await? {
+        while let Some(chunk) = self.chunk(timer, &mut answer).await? {
             if bytes.len() + chunk.len() > bytes_max {
                 return Err(too_large());
             }
@@ -189,7 +208,12 @@ impl Client {
     }
 
     /// Sends a request and waits for the answer to begin.
-    async fn send(&self, url: &Url, body: Bytes) -> Result<Response, CallError> {
+    async fn send(
+        &self,
+        timer: &mut Timer<'_>,
+        url: &Url,
+        body: Bytes,
+    ) -> Result<Response, CallError> {
         let body = Pieces::new(body);
         let progress = body.progress();
         let mut request = Request::new(Method::POST, url.clone());
@@ -214,30 +238,39 @@ impl Client {
                     _ => format!("the request made no progress for {write:?}"),
                 }));
             }
-            if let Ok(answer) = timeout(left.unwrap_or(shorter).min(shorter), &mut sent).await {
-                return answer.map_err(transport);
+            let left = left.unwrap_or(shorter).min(shorter);
+            match timer.within(left, sent.as_mut()).await {
+                Some(answer) => return answer.map_err(transport),
+                None if timer.is_over() => {
+                    return Err(CallError::stalled("its time is up".to_owned()));
+                }
+                None => {}
             }
         }
     }
 
     /// The next piece of an answer.
-    async fn chunk(&self, answer: &mut Response) -> Result<Option<Bytes>, CallError> {
+    async fn chunk(
+        &self,
+        timer: &mut Timer<'_>,
+        answer: &mut Response,
+    ) -> Result<Option<Bytes>, CallError> {
         let read = self.endpoint.read_timeout_or_default();
-        match timeout(read, answer.chunk()).await {
-            Ok(chunk) => chunk.map_err(transport),
-            Err(_) => Err(CallError::stalled(format!("the answer made no progress for {read:?}"))),
+        match timer.within(read, std::pin::pin!(answer.chunk())).await {
+            Some(chunk) => chunk.map_err(transport),
+            None => Err(CallError::stalled(format!("the answer made no progress for {read:?}"))),
         }
     }
 
     /// What an answer that is an error says, if that is text.
-    async fn remark(&self, mut answer: Response) -> String {
+    async fn remark(&self, timer: &mut Timer<'_>, mut answer: Response) -> String {
         let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let is_text = kind.is_some_and(|kind| kind.starts_with("text/"));
         let mut text = Vec::new();
         let mut read = 0;
         let reading = async {
             while read < REMARK_BYTES
-                && let Ok(Some(chunk)) = self.chunk(&mut answer).await
+                && let Ok(Some(chunk)) = self.chunk(timer, &mut answer).await
             {
                 read += chunk.len();
                 let room = (4 * SHOWN).saturating_sub(text.len());
@@ -294,13 +327,13 @@ fn headers(endpoint: &Options) -> Result<HeaderMap, String> {
 }
 
 fn failed(
-    request: &CallRequest,
+    target: &Address,
     url: &Url,
     attempts: u32,
     what: &str,
     is_of_messages: bool,
 ) -> CallFailure {
-    let (target, url) = (brief(&request.target.to_string()), brief(&shown(url.as_str())));
+    let (target, url) = (brief(&target.to_string()), brief(&shown(url.as_str())));
     let what = format!("calling \"{target}\" at {url} failed (attempts: {attempts}): {what}");
     failure(what, is_of_messages)
 }

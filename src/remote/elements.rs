@@ -96,7 +96,7 @@ mod tests {
     fn what_is_malformed_is_counted_as_far_as_it_goes() {
         for malformed in [&[0xff; 20][..], &[0xa2], &[0xa2, 0x06, 0x0f], &[0x0f], &[0x01, 1]] {
             assert_eq!(count(malformed), 0, "{malformed:?}");
-            assert!(timely_statefun_proto::reqreply::FromFunction::decode(malformed).is_err());
+            assert!(FromFunction::decode(malformed).is_err());
         }
     }
 }

@@ -6,13 +6,19 @@
 mod body;
 mod client;
 mod elements;
+mod request;
+mod timer;
 mod wire;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use reqwest::Url;
 
 use timely_statefun_operators::Waker;
 use tokio::runtime::Handle;
 
+use crate::address::TypeName;
 use crate::dispatch::{CallAnswer, CallFailure, CallKey, CallRequest};
 use crate::endpoint::{Endpoint, shown};
 use crate::error::{Error, Kind};
@@ -37,8 +43,13 @@ type Answer = Result<CallAnswer, CallFailure>;
 pub(crate) struct Caller {
     /// By number of the bound function; none for those that are embedded.
     clients: Vec<Option<Arc<Client>>>,
+    /// The URLs of functions that were called, or what is wrong with them.
+    urls: HashMap<(usize, TypeName), Result<Arc<Url>, CallFailure>>,
     runner: Runner<Answer>,
 }
+
+/// So many URLs are kept; they are made anew when there were more.
+const URLS: usize = 1024;
 
 impl Caller {
     pub(crate) fn new<'a>(
@@ -48,7 +59,7 @@ impl Caller {
         let client = |endpoint| Arc::new(Client::new(endpoint).expect("it was checked"));
         let clients = endpoints.map(|endpoint| endpoint.map(client)).collect();
         let lost = || Err(client::failure("the runtime has shut down", false));
-        Caller { clients, runner: Runner::new(runtime, lost) }
+        Caller { clients, urls: HashMap::new(), runner: Runner::new(runtime, lost) }
     }
 
     /// Says whom to wake when a call ends.
@@ -57,10 +68,17 @@ impl Caller {
     }
 
     /// Takes in a call of a bound function that is to start with the next [`start`](Self::start).
-    pub(crate) fn add(&mut self, key: CallKey, function: usize, request: CallRequest) {
+    pub(crate) fn add(&mut self, key: CallKey, function: usize, request: &CallRequest<'_>) {
         let client = self.clients[function].as_ref().expect("the function is remote");
-        let client = Arc::clone(client);
-        self.runner.add(key, async move { client.call(&request).await });
+        let name = request.target.function_type.clone();
+        if self.urls.len() >= URLS {
+            self.urls.clear();
+        }
+        let url = self.urls.entry((function, name));
+        let url = url.or_insert_with_key(|(_, name)| client.url_of(name.name()).map(Arc::new));
+        let (client, url) = (Arc::clone(client), url.clone());
+        let (target, body) = (request.target.clone(), request::body(request));
+        self.runner.add(key, async move { client.call(&target, url?, body).await });
     }
 
     /// Starts the calls that were added.

@@ -1,4 +1,4 @@
-//! Requests as bytes, and what bytes answer: the StateFun 3.x protocol.
+//! What bytes answer: the StateFun 3.x protocol.
 //!
 //! What an answer means is checked here as far as the answer alone tells.
 
@@ -8,53 +8,16 @@ use timely_statefun_proto::Message;
 use timely_statefun_proto::reqreply::from_function::expiration_spec::ExpireMode;
 use timely_statefun_proto::reqreply::from_function::persisted_value_mutation::MutationType;
 use timely_statefun_proto::reqreply::from_function::{self, Response};
-use timely_statefun_proto::reqreply::to_function::{
-    self, Invocation, InvocationBatchRequest, PersistedValue,
-};
-use timely_statefun_proto::reqreply::{self, FromFunction, ToFunction};
+use timely_statefun_proto::reqreply::{self, FromFunction};
 
 use super::elements;
 use crate::address::{self, Address, Id, TypeName};
-use crate::dispatch::{CallAnswer, CallDelayed, CallEffects, CallRequest, CalledState};
+use crate::dispatch::{CallAnswer, CallDelayed, CallEffects, CalledState};
 use crate::expiration::Expiration;
 use crate::typed::TypedValue;
 
 /// How long a name may be that an answer gives. Names are kept, and stand in what is said of failures.
 const NAME_BYTES_MAX: usize = 4096;
-
-/// The body of a request.
-pub(super) fn request(request: &CallRequest) -> Vec<u8> {
-    let states = request.states.iter().map(|(name, value)| PersistedValue {
-        state_name: name.clone(),
-        state_value: value.as_ref().map(typed),
-    });
-    let invocations = request.messages.iter().map(|(caller, message)| Invocation {
-        caller: caller.as_ref().map(to_address),
-        argument: Some(typed(message)),
-    });
-    let batch = InvocationBatchRequest {
-        target: Some(to_address(&request.target)),
-        state: states.collect(),
-        invocations: invocations.collect(),
-    };
-    ToFunction { request: Some(to_function::Request::Invocation(batch)) }.encode_to_vec()
-}
-
-fn typed(value: &TypedValue) -> reqreply::TypedValue {
-    reqreply::TypedValue {
-        typename: value.type_name().to_owned(),
-        has_value: true,
-        value: value.bytes().clone(),
-    }
-}
-
-fn to_address(address: &Address) -> reqreply::Address {
-    reqreply::Address {
-        namespace: address.function_type.namespace().to_owned(),
-        r#type: address.function_type.name().to_owned(),
-        id: address.id.to_string(),
-    }
-}
 
 /// What the body of an answer says, or what is wrong with it; for one, that it lists too much.
 pub(super) fn answer(
