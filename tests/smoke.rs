@@ -235,6 +235,9 @@ enum Mistake {
     Loses,
     /// Every message is sent twice.
     Doubles,
+    /// What is to be sent in a millisecond is sent in a second. StateFun's own interpreter in JavaScript
+    /// does so, and the instances that lacked something meanwhile were said to have lost it.
+    Dawdles,
 }
 
 /// An interpreter that is served elsewhere.
@@ -278,6 +281,9 @@ impl Elsewhere {
             for command in Commands::from_bytes(&argument.value).unwrap().0 {
                 follow(&command, &target, &mut count, &mut result);
             }
+        }
+        if self.mistake == Mistake::Dawdles {
+            result.delayed_invocations.iter_mut().for_each(|delayed| delayed.delay_in_ms = 1000);
         }
         match self.mistake {
             Mistake::Fails if self.calls.fetch_add(1, SeqCst) % 3 == 2 => {
@@ -349,7 +355,9 @@ fn follow(
 /// Runs a plan with an interpreter that is served elsewhere.
 fn run_remote(workers: usize, mistake: Mistake) -> Vec<Result<Option<Outcome>, Failure>> {
     let server = Elsewhere::start(mistake);
-    let plan = Plan { embedded: false, ..plan(5, 1000, 40) };
+    // What is lost is waited for as long as commands are deep.
+    let depth = if mistake == Mistake::Loses { 2 } else { 10 };
+    let plan = Plan { embedded: false, depth, ..plan(5, 1000, 40) };
     let endpoint = Endpoint::at(server.url());
     run(config(workers), Interpreter::Remote(endpoint), &plan, None)
 }
@@ -365,6 +373,11 @@ fn an_interpreter_that_is_served_elsewhere_counts_exactly() {
 #[test]
 fn calls_that_fail_count_once() {
     exact(run_remote(2, Mistake::Fails)).unwrap();
+}
+
+#[test]
+fn an_interpreter_that_delays_for_longer_counts_exactly() {
+    exact(run_remote(1, Mistake::Dawdles)).unwrap();
 }
 
 #[test]

@@ -30,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// come: of what was sent, all has happened except for what is delayed, by a millisecond each.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_ROUNDS: usize = 20;
+/// How much longer for each level of commands, if the interpreter is served elsewhere: StateFun's own in
+/// JavaScript delays by a second.
+const DELAY_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// What to do wrong, to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,7 @@ pub fn run(
     source.send(worker, plan, broken)?;
     // The others close, so that from here on it is worker 0 that says what time it is.
     let verdict = match worker.index() {
-        0 => source.verify(worker, expected)?,
+        0 => source.verify(worker, expected, patience(plan))?,
         _ => Ok(0),
     };
     let took = began.elapsed();
@@ -111,6 +114,14 @@ pub fn run(
         return Err(Wrong::Discards { expected, actual }.into());
     }
     Ok((worker.index() == 0).then_some(Outcome { work, took }))
+}
+
+/// How long counts may stay as they are and too small.
+fn patience(plan: &Plan) -> Duration {
+    match plan.embedded {
+        true => PATIENCE,
+        false => PATIENCE + DELAY_ELSEWHERE * u32::try_from(plan.depth).unwrap_or(u32::MAX),
+    }
 }
 
 /// Where messages enter, and what comes of them.
@@ -182,6 +193,7 @@ impl Source {
         &mut self,
         worker: &mut Worker,
         expected: &Tracker,
+        patience: Duration,
     ) -> Result<Result<u64, Wrong>, Stopped> {
         let expected = &expected.counts;
         self.wait(worker)?;
@@ -199,7 +211,7 @@ impl Source {
             let Some(wrong) = verification::under(expected, &counts) else { return Ok(Ok(round)) };
             if counts != before {
                 (before, since, same) = (counts, Instant::now(), 0);
-            } else if same >= PATIENCE_ROUNDS && since.elapsed() >= PATIENCE {
+            } else if same >= PATIENCE_ROUNDS && since.elapsed() >= patience {
                 return Ok(Err(wrong));
             }
             same += 1;
