@@ -154,8 +154,8 @@ impl Endpoint {
         /// some hundred kilobytes at once; after that, one waits for the answer. More than nothing, and at
         /// most the call timeout.
         write_timeout: Duration,
-        /// How long an answer may make no progress: until its first byte comes, and then between one
-        /// piece of it and the next. More than nothing, and at most the call timeout.
+        /// How long an answer may make no progress: until its head has come, and then between one piece of
+        /// its body and the next. More than nothing, and at most the call timeout.
         read_timeout: Duration,
         /// How many messages of an address a call may be about; at least 1.
         batch_messages_max: usize,
