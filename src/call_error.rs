@@ -98,6 +98,18 @@ impl CallError {
     }
 }
 
+impl CallError {
+    /// Whether it is the function that failed, as far as anybody can tell, and not the way there or a
+    /// server that has too much to do.
+    pub(crate) fn is_of_function(&self) -> bool {
+        match self.kind {
+            Kind::Status(status) => !matches!(status, 408 | 420 | 425 | 429 | 499 | 502..=504),
+            Kind::Meaningless => true,
+            Kind::Connect | Kind::Lost | Kind::Stalled => false,
+        }
+    }
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -194,7 +194,9 @@ impl Endpoint {
         http2: bool,
         /// What becomes of a message that cannot be handled. Default: stop.
         ///
-        /// A batch that cannot be handled is divided until the messages are found that are to blame.
+        /// A batch that cannot be handled is divided until the messages are found that are to blame. Where
+        /// the function answers with an error such as 500, that begins after three attempts; only a
+        /// message that is alone is tried for the whole [`call_timeout`](Self::call_timeout).
         on_failure: OnFailure,
     }
 

@@ -188,6 +188,43 @@ fn one_message_that_fails_is_found_in_its_batch_and_given_up_alone() {
     assert!(why.contains("/greeter"), "it names the URL: {why}");
 }
 
+/// Functions of every SDK answer 500 when they fail, which may pass. If it took the whole time of a call to
+/// find that it does not, one message among a thousand would hold the others up ten times as long.
+#[test]
+fn several_messages_are_not_tried_for_long_when_the_function_fails() {
+    let tried = Arc::new(Mutex::new(BTreeMap::<Vec<String>, usize>::new()));
+    let seen = Arc::clone(&tried);
+    let server = Server::start(move |request| {
+        let batch = batch(&request);
+        std::thread::sleep(Duration::from_millis(3));
+        let texts = batch.invocations.iter().map(|i| read_text(i.argument.as_ref()));
+        let texts: Vec<_> = texts.collect();
+        if texts.iter().any(|text| text == "poison") {
+            *seen.lock().unwrap().entry(texts).or_default() += 1;
+            let head = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+            return Answer::Raw(head.as_bytes().to_vec());
+        }
+        greeter(&batch)
+    });
+    let url = server.url();
+    let mut messages: Vec<_> =
+        (0..60).map(|n| (0, GREETER.message("one", n.to_string()))).collect();
+    messages.insert(37, (0, GREETER.message("one", "poison".to_owned())));
+    let endpoint = move || {
+        let endpoint = Endpoint::at(&url).retry_first(Duration::from_millis(1));
+        let endpoint = endpoint.retry_longest(Duration::from_millis(2));
+        endpoint.call_timeout(Duration::from_millis(1500)).on_failure(OnFailure::DeadLetter)
+    };
+    let (greetings, letters) = run(move || remote(endpoint()), messages);
+    assert_eq!((greetings.len(), letters.len()), (60, 1));
+    let tried = tried.lock().unwrap();
+    let alone = tried[&vec!["poison".to_owned()]];
+    let together = tried.iter().filter(|(texts, _)| texts.len() > 1);
+    let together: Vec<_> = together.map(|(_, times)| *times).collect();
+    assert!(!together.is_empty() && together.iter().all(|times| *times <= 3), "{together:?}");
+    assert!(alone > 3, "a message that is alone has the whole time of a call: {alone}");
+}
+
 #[test]
 fn a_flaky_endpoint_is_called_until_it_answers_and_its_effects_count_once() {
     let failures = AtomicUsize::new(0);

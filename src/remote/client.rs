@@ -41,6 +41,9 @@ const OURS: &[&str] = &[
 const REMARK_BYTES: usize = 64 << 10;
 /// How long that may take at most.
 const REMARK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often several messages are tried together that the function fails to handle. Fewer of them are
+/// tried next, which is another attempt for each.
+const TOGETHER: u32 = 3;
 /// How many characters are shown of what others say.
 const SHOWN: usize = 256;
 
@@ -122,6 +125,7 @@ impl Client {
         target: &Address,
         url: Arc<Url>,
         body: Bytes,
+        messages: usize,
     ) -> Result<CallAnswer, CallFailure> {
         let began = Instant::now();
         let sleep = std::pin::pin!(time::sleep(self.endpoint.call_timeout));
@@ -146,7 +150,8 @@ impl Client {
             let left = self.endpoint.call_timeout.saturating_sub(began.elapsed());
             let asked = asked.min(self.endpoint.retry_longest_or_default());
             let wait = if asked < left { own.max(asked) } else { own };
-            if wait >= left || !self.endpoint.retries(&attempt.error) {
+            let divide = messages > 1 && attempts >= TOGETHER && attempt.error.is_of_function();
+            if divide || wait >= left || !self.endpoint.retries(&attempt.error) {
                 // Whoever is not reached cannot have minded the messages.
                 let is_of_messages = !attempt.error.is_connect();
                 let what = attempt.error.to_string();

@@ -78,7 +78,8 @@ impl Caller {
         let url = url.or_insert_with_key(|(_, name)| client.url_of(name.name()).map(Arc::new));
         let (client, url) = (Arc::clone(client), url.clone());
         let (target, body) = (request.target.clone(), request::body(request));
-        self.runner.add(key, async move { client.call(&target, url?, body).await });
+        let messages = request.messages.len();
+        self.runner.add(key, async move { client.call(&target, url?, body, messages).await });
     }
 
     /// Starts the calls that were added.
