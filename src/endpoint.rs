@@ -157,7 +157,8 @@ impl Endpoint {
         /// How long an answer may make no progress: until its head has come, and then between one piece of
         /// its body and the next. More than nothing, and at most the call timeout.
         read_timeout: Duration,
-        /// How many messages of an address a call may be about; at least 1.
+        /// How many messages of an address a call may be about; at least 1. They are all of one ingress
+        /// time, unless the function [mixes times](crate::Functions::remote_mixing_times).
         batch_messages_max: usize,
         /// How many bytes of messages a call may be about; at least 1. A message that is larger goes by
         /// itself.

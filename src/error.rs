@@ -23,6 +23,10 @@ pub(crate) enum Kind {
         "function \"{0}\" needs a runtime, for asynchronous operations or calls, and none was given"
     )]
     NoRuntime(String),
+    #[error(
+        "function \"{0}\" mixes times, in a program that handles messages in the order of time"
+    )]
+    MixedTimes(String),
     #[error("the expiration of state \"{state}\" means nothing: {why}")]
     InvalidExpiration { state: String, why: &'static str },
     #[error("the endpoint \"{url}\" of function \"{function}\" is not valid: {why}")]
@@ -58,6 +62,12 @@ impl Error {
     /// A function declares asynchronous operations, or is remote, and the program gave no runtime.
     pub fn is_no_runtime(&self) -> bool {
         matches!(self.0, Kind::NoRuntime(_))
+    }
+
+    /// A function's calls may be about [several times](crate::Functions::remote_mixing_times) where messages
+    /// are handled in the order of time.
+    pub fn is_mixed_times(&self) -> bool {
+        matches!(self.0, Kind::MixedTimes(_))
     }
 
     /// A state is to expire after no time at all, or after more than can be counted.

@@ -49,6 +49,7 @@ impl<M: TypedMessage, T> Body<M, T> {
             retry: Retry::attempts(1),
             operations_max: 0,
             detached: endpoint.options.detached,
+            join: None,
             code: Code::Remote(Box::new(RemoteCode {
                 endpoint,
                 to_typed: Box::new(M::to_typed),
@@ -70,6 +71,8 @@ pub(crate) struct Body<M, T> {
     pub(crate) operations_max: usize,
     /// Whether what it waits for does not hold back the time it began at.
     pub(crate) detached: bool,
+    /// The time at which a call about messages of two times takes effect, if there may be one.
+    pub(crate) join: Option<fn(&T, &T) -> T>,
 }
 
 impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
@@ -78,6 +81,7 @@ impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
         let Body { values, registry, on_failure, retry, operations_max, detached, .. } = &*self;
         let (values, registry, on_failure) = (values.clone(), *registry, *on_failure);
         let (retry, operations_max, detached) = (retry.clone(), *operations_max, *detached);
+        let join = self.join;
         let code = match &self.code {
             Code::Embedded(_) => Code::Embedded(Box::new(move |context, message: &M| {
                 let Code::Embedded(run) = &self.code else { unreachable!("it was embedded") };
@@ -99,7 +103,7 @@ impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
                 }))
             }
         };
-        Body { code, values, registry, on_failure, retry, operations_max, detached }
+        Body { code, values, registry, on_failure, retry, operations_max, detached, join }
     }
 }
 
@@ -156,6 +160,7 @@ where
             retry: Retry::attempts(1),
             operations_max: 0,
             detached: false,
+            join: None,
         };
         Function { body, input: PhantomData }
     }

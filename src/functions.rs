@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use differential_dataflow::lattice::Lattice;
 use timely_statefun_operators::Order;
 use tokio::runtime::Handle;
 
@@ -204,6 +205,38 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
+    /// Binds one type to a function that is served elsewhere, and lets its calls be about messages of
+    /// several times: where many times are alive, each with few messages for an address, there are fewer
+    /// calls.
+    ///
+    /// An answer does not say which message caused what. Everything it says happens at the join of the
+    /// times, the least that none of them is after, and all of them are held until then: no frontier
+    /// passes the first before the answer has taken effect at the last. Not for a program that handles
+    /// messages in [the order of time](Self::order), whose results must not depend on what happened to
+    /// wait.
+    #[must_use]
+    pub fn remote_mixing_times<I>(mut self, to: FunctionType<I>, endpoint: Endpoint) -> Self
+    where
+        M: Carries<I> + TypedMessage,
+        T: Lattice,
+    {
+        self = self.remote(to, endpoint);
+        mix_times(self.functions.last_mut());
+        self
+    }
+
+    /// Does the same for all types of a namespace, as with [`remote_namespace`](Self::remote_namespace).
+    #[must_use]
+    pub fn remote_namespace_mixing_times<I>(mut self, to: Namespace<I>, endpoint: Endpoint) -> Self
+    where
+        M: Carries<I> + TypedMessage,
+        T: Lattice,
+    {
+        self = self.remote_namespace(to, endpoint);
+        mix_times(self.namespaces.last_mut());
+        self
+    }
+
     /// Binds an egress that remote functions can emit to as well, with values of its type; with
     /// [`TypedValue`](crate::TypedValue), of any type.
     #[must_use]
@@ -330,11 +363,14 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     /// The first mistake that was made.
     pub fn check(&self) -> Result<(), Error> {
         self.mistake.clone().map_or(Ok(()), Err)?;
-        let bound = self.functions.iter().chain(&self.namespaces);
+        let mut bound = self.functions.iter().chain(&self.namespaces);
+        let mixes = bound.clone().find(|(_, body)| body.join.is_some());
+        if let (Order::Time, Some((name, _))) = (self.order, mixes) {
+            return Err(Kind::MixedTimes((*name).to_owned()).into());
+        }
         let needs =
             |body: &Body<M, T>| body.operations_max > 0 || matches!(body.code, Code::Remote(_));
-        let mut in_need = bound.filter(|(_, body)| needs(body));
-        match in_need.next() {
+        match bound.find(|(_, body)| needs(body)) {
             Some((name, _)) if self.runtime.is_none() => {
                 Err(Kind::NoRuntime((*name).to_owned()).into())
             }
@@ -365,6 +401,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             self.mistake.get_or_insert(mistake);
         }
     }
+}
+
+/// Lets the calls of a function that was just bound be about messages of several times.
+fn mix_times<M, T: Lattice>(bound: Option<&mut (&'static str, Rc<Body<M, T>>)>) {
+    let (_, body) = bound.expect("it was just bound");
+    let body = Rc::get_mut(body).expect("nobody else knows what was just bound");
+    body.join = Some(T::join);
 }
 
 /// A mistake, if something is bound twice.

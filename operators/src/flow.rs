@@ -266,6 +266,14 @@ impl<T: Timestamp, M> Flow<T, M> {
         Held { time, record }
     }
 
+    pub(crate) fn hold_later(&mut self, held: TimeIndex, time: T) -> Held {
+        let Product { outer, inner } = self.times.time(held);
+        assert!(outer.less_equal(&time), "{time:?} is not at or after {outer:?}, which is held");
+        let stage = Product::new(time, *inner);
+        let index = self.times.index_of(&stage);
+        self.hold(index, false)
+    }
+
     pub(crate) fn resume(&mut self, held: Held, message: M) {
         self.held -= 1;
         if self.stages.is_some() {

@@ -202,6 +202,16 @@ impl<T: Timestamp, M> Inbox<'_, T, M> {
         self.flow.time(held.time)
     }
 
+    /// Keeps a time alive that is at or after one that is held, which stays held. The
+    /// [frontier](Outbox::frontier) that handlers see waits for it no longer than for that one.
+    ///
+    /// # Panics
+    ///
+    /// If the time is neither.
+    pub fn hold_later(&mut self, held: &Held, time: T) -> Held {
+        self.flow.hold_later(held.time, time)
+    }
+
     /// Brings in a message at a time that was held. It must be one that this worker handles.
     pub fn resume(&mut self, held: Held, message: M) {
         self.flow.resume(held, message);

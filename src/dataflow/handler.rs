@@ -105,7 +105,7 @@ impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
     }
 }
 
-impl<M, T: Timestamp> Entrance<M> for Inbox<'_, T, Routed<M>> {
+impl<M, T: Timestamp> Entrance<M, T> for Inbox<'_, T, Routed<M>> {
     type Held = Held;
 
     fn ingress_is_over(&self) -> bool {
@@ -125,6 +125,10 @@ impl<M, T: Timestamp> Entrance<M> for Inbox<'_, T, Routed<M>> {
             Some(held) => Inbox::resume(self, held, message),
             None => Inbox::event(self, message),
         }
+    }
+
+    fn hold_later(&mut self, held: &Held, time: T) -> Held {
+        Inbox::hold_later(self, held, time)
     }
 
     fn resume_first(&mut self, held: Option<Held>, message: Routed<M>) {

@@ -95,6 +95,8 @@ struct Busy<M, T, H> {
     stage: Stage,
     /// What the call is about, oldest first.
     batch: Vec<Kept<M, T, H>>,
+    /// The time of the first message of the batch, while it stands for all of them at a later one.
+    first: Option<(T, H)>,
     waiting: VecDeque<Kept<M, T, H>>,
     /// How many messages a batch may have, while the one that fails is looked for.
     messages_max: usize,
@@ -107,6 +109,8 @@ pub(crate) struct BatchLimits {
     pub(crate) bytes_max: usize,
     /// How often a function may ask for more states about one batch.
     pub(crate) rounds_max: u32,
+    /// Whether its messages may be of several times.
+    pub(crate) mixes_times: bool,
 }
 
 /// The calls of one worker.
@@ -166,6 +170,7 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
             function,
             stage: Stage::Queued,
             batch: Vec::new(),
+            first: None,
             waiting: VecDeque::from([kept]),
             messages_max: usize::MAX,
         };
@@ -197,7 +202,8 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
                 let first = busy.batch.first();
                 bytes += next.value.bytes().len();
                 let fits = busy.batch.len() < most && bytes <= limits.bytes_max;
-                if first.is_some_and(|first| !fits || first.time != next.time) {
+                let same = |first: &Kept<_, _, _>| limits.mixes_times || first.time == next.time;
+                if first.is_some_and(|first| !fits || !same(first)) {
                     break;
                 }
                 busy.batch.extend(busy.waiting.pop_front());
@@ -225,6 +231,26 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
     pub(super) fn first_head(&self, key: CallKey) -> &Head {
         let busy = self.busy[key as usize].as_ref();
         &busy.expect("the key names an address that is not idle").batch[0].routed.head
+    }
+
+    /// The time at which all of a batch takes effect, if that is not the time of its first message.
+    pub(super) fn joined(&mut self, key: CallKey, join: fn(&T, &T) -> T) -> Option<T> {
+        let mut times = self.busy_mut(key).batch.iter().map(|kept| &kept.time);
+        let first = times.next().expect("a batch has a message");
+        let joined =
+            times.fold(None, |joined, time| Some(join(joined.as_ref().unwrap_or(first), time)));
+        joined.filter(|joined| joined != first)
+    }
+
+    /// Keeps the time of the first message of a batch that takes effect at a later one.
+    pub(super) fn keep_first(&mut self, key: CallKey, time: T, held: H) {
+        self.busy_mut(key).first = Some((time, held));
+    }
+
+    /// The time that was kept so.
+    pub(super) fn take_first(&mut self, head: &Head) -> Option<(T, H)> {
+        let key = self.keys[&address_of(head)];
+        self.busy_mut(key).first.take()
     }
 
     /// Notes how a call ended. Its first message, which is to be brought in again, stands for all of

@@ -108,7 +108,7 @@ pub(crate) trait Surroundings<M, T> {
 }
 
 /// Where messages come in that no other message sent just now.
-pub(crate) trait Entrance<M> {
+pub(crate) trait Entrance<M, T> {
     /// Keeps an ingress time alive.
     type Held;
 
@@ -120,6 +120,8 @@ pub(crate) trait Entrance<M> {
     fn event(&mut self, message: Routed<M>);
     /// Brings in a message of this worker at the time held for it, or as a new event.
     fn resume(&mut self, held: Option<Self::Held>, message: Routed<M>);
+    /// Keeps a time alive that is at or after one that is held, which stays held.
+    fn hold_later(&mut self, held: &Self::Held, time: T) -> Self::Held;
     /// Like [`resume`](Self::resume), before all others.
     fn resume_first(&mut self, held: Option<Self::Held>, message: Routed<M>);
 }
@@ -448,7 +450,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
 
     /// Brings in what is due: delayed messages, and messages that are tried again. Gives back what
     /// has expired.
-    pub(crate) fn poll<E: Entrance<M, Held = H>>(&mut self, entrance: &mut E) {
+    pub(crate) fn poll<E: Entrance<M, T, Held = H>>(&mut self, entrance: &mut E) {
         while entrance.room() > 0
             && let Some((routed, held)) = self.mailboxes.next_due(self.now_ms)
         {
@@ -467,7 +469,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
 
     /// Brings in the outcome of an asynchronous operation. `Err` tells why there is none, and stops
     /// the program.
-    pub(crate) fn end_operation<E: Entrance<M, Held = H>>(
+    pub(crate) fn end_operation<E: Entrance<M, T, Held = H>>(
         &mut self,
         key: OperationKey,
         outcome: Result<M, String>,

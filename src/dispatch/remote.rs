@@ -12,7 +12,7 @@ use super::calls::{
 use super::context::Context;
 use super::{Dispatcher, Entrance, Entry, Failure, Routed, Surroundings, Verdict, panic_message};
 use crate::dead_letter::{OnFailure, Reason};
-use crate::function::{Code, RemoteCode};
+use crate::function::{Body, Code, RemoteCode};
 use crate::message::Mismatch;
 use crate::typed::TypedValue;
 use crate::value::ValueSpec;
@@ -22,8 +22,9 @@ fn spec(state: &RemoteState) -> ValueSpec<Bytes, &str> {
     ValueSpec::typed(&state.name, &state.type_name).expiring(state.expiration)
 }
 
-fn limits<M>(code: &RemoteCode<M>) -> BatchLimits {
+fn limits<M, T>(code: &RemoteCode<M>, body: &Body<M, T>) -> BatchLimits {
     BatchLimits {
+        mixes_times: body.join.is_some(),
         messages_max: code.endpoint.options.batch_messages_max,
         bytes_max: code.endpoint.options.batch_bytes_max,
         rounds_max: code.endpoint.options.incomplete_max,
@@ -88,10 +89,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     fn request(&mut self, key: CallKey, to: &mut impl FnMut(CallKey, usize, CallRequest<'_>)) {
         let function = self.calls.function_type(key) as usize;
         let Entry { body, state, remote_states, .. } = &mut self.entries[function];
-        let Code::Remote(code) = &body.as_ref().expect("it is bound").code else {
+        let body = body.as_ref().expect("it is bound");
+        let Code::Remote(code) = &body.code else {
             unreachable!("only remote functions are called")
         };
-        let batch = self.calls.batch(key, &limits(code));
+        let batch = self.calls.batch(key, &limits(code, body));
         let head = &batch[0].routed.head;
         let cursor = state.seek(&head.target, head.hash, self.now_ms);
         let states = remote_states.iter().map(|kept| {
@@ -109,7 +111,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     }
 
     /// Notes how a call ended.
-    pub(crate) fn end_call<E: Entrance<M, Held = H>>(
+    pub(crate) fn end_call<E: Entrance<M, T, Held = H>>(
         &mut self,
         key: CallKey,
         answer: Result<CallAnswer, CallFailure>,
@@ -123,15 +125,27 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             },
             Err(failure) => Err(failure),
         };
-        let Kept { routed, held, .. } = self.calls.answer(key, answer);
-        entrance.resume(held, routed);
+        // What takes effect for messages of several times does so when all of them are over. Until it
+        // has, all those times are held.
+        let body = self.entries[self.calls.function_type(key) as usize].body.as_ref();
+        let join = body.and_then(|body| body.join).filter(|_| answer.is_ok());
+        let joined = join.and_then(|join| self.calls.joined(key, join));
+        let Kept { routed, held, time, .. } = self.calls.answer(key, answer);
+        match (joined, held) {
+            (Some(joined), Some(held)) => {
+                let later = entrance.hold_later(&held, joined);
+                self.calls.keep_first(key, time, held);
+                entrance.resume(Some(later), routed);
+            }
+            (_, held) => entrance.resume(held, routed),
+        }
     }
 
     /// Registers the states that a function says it keeps.
     fn register(&mut self, key: CallKey, states: Vec<RemoteState>) -> Result<(), Reason> {
         let entry = &mut self.entries[self.calls.function_type(key) as usize];
         let code = entry.remote().expect("the function is remote");
-        let limits = limits(code);
+        let limits = limits(code, entry.body.as_ref().expect("it is bound"));
         if !self.calls.may_ask_again(key, &limits) {
             return Err(Reason::Incomplete(limits.rounds_max));
         }
@@ -176,6 +190,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let body = entry.body.clone().expect("it is bound");
         let Code::Remote(code) = &body.code else { unreachable!("the function is remote") };
         let answer = self.calls.take_answer(&routed.head);
+        let first = self.calls.take_first(&routed.head);
         let result = match answer {
             Ok(effects) => {
                 let effects = std::cell::Cell::new(Some(effects));
@@ -189,17 +204,17 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         };
         match result {
             Ok(()) => {
-                for kept in self.calls.finish(&routed.head, true) {
-                    if let Some(held) = kept.held {
-                        outside.release(held);
-                    }
-                }
+                let others = self.calls.finish(&routed.head, true).into_iter();
+                let held = others.filter_map(|kept| kept.held).chain(first.map(|(_, held)| held));
+                held.for_each(|held| outside.release(held));
                 Verdict::Done
             }
             Err((_, true)) if self.calls.others(&routed.head) > 0 => {
                 let value = (code.to_typed)(&routed.message).expect("it was converted before");
-                let held = self.put_off(&routed.head, outside);
-                let time = outside.time().clone();
+                let (time, held) = match first {
+                    Some((time, held)) => (time, Some(held)),
+                    None => (outside.time().clone(), self.put_off(&routed.head, outside)),
+                };
                 self.calls.halve(Kept { routed, value, time, held });
                 Verdict::GivenUp
             }
@@ -219,7 +234,15 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                     }
                 }
                 let failure = Failure { attempts: 1, on_failure, ..Failure::untried(reason) };
-                self.fail(routed, failure, outside.time())
+                let verdict = match &first {
+                    Some((time, _)) => self.fail(routed, failure, time),
+                    None => self.fail(routed, failure, outside.time()),
+                };
+                // A time at which a program stops stays held.
+                if let (Some((_, held)), Verdict::GivenUp) = (first, &verdict) {
+                    outside.release(held);
+                }
+                verdict
             }
         }
     }
