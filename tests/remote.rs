@@ -160,6 +160,14 @@ fn remote_and_embedded_functions_message_each_other() {
     assert_eq!((greetings.len(), letters), (2, vec![]));
 }
 
+/// Sixty messages for one address, and among them one that it cannot handle.
+fn poisoned() -> Vec<(u64, Envelope<TypedValue>)> {
+    let numbers = (0..60).map(|number: u64| number.to_string());
+    let mut texts: Vec<_> = numbers.collect();
+    texts.insert(37, "poison".to_owned());
+    texts.into_iter().map(|text| (0, GREETER.message("one", text))).collect()
+}
+
 #[test]
 fn one_message_that_fails_is_found_in_its_batch_and_given_up_alone() {
     let server = Server::start(|request| {
@@ -174,11 +182,8 @@ fn one_message_that_fails_is_found_in_its_batch_and_given_up_alone() {
         greeter(&batch)
     });
     let url = server.url();
-    let mut messages: Vec<_> =
-        (0..60).map(|n| (0, GREETER.message("one", n.to_string()))).collect();
-    messages.insert(37, (0, GREETER.message("one", "poison".to_owned())));
     let endpoint = move || Endpoint::at(&url).on_failure(OnFailure::DeadLetter);
-    let (greetings, letters) = run(move || remote(endpoint()), messages);
+    let (greetings, letters) = run(move || remote(endpoint()), poisoned());
     let expected = (0..60).map(|n| (0, format!("{n} {}", n + 1)));
     assert!(expected.eq(greetings), "all others, in order");
     assert_eq!(letters.len(), 1);
@@ -207,15 +212,12 @@ fn several_messages_are_not_tried_for_long_when_the_function_fails() {
         greeter(&batch)
     });
     let url = server.url();
-    let mut messages: Vec<_> =
-        (0..60).map(|n| (0, GREETER.message("one", n.to_string()))).collect();
-    messages.insert(37, (0, GREETER.message("one", "poison".to_owned())));
     let endpoint = move || {
         let endpoint = Endpoint::at(&url).retry_first(Duration::from_millis(1));
         let endpoint = endpoint.retry_longest(Duration::from_millis(2));
         endpoint.call_timeout(Duration::from_millis(1500)).on_failure(OnFailure::DeadLetter)
     };
-    let (greetings, letters) = run(move || remote(endpoint()), messages);
+    let (greetings, letters) = run(move || remote(endpoint()), poisoned());
     assert_eq!((greetings.len(), letters.len()), (60, 1));
     let tried = tried.lock().unwrap();
     let alone = tried[&vec!["poison".to_owned()]];
