@@ -1,10 +1,10 @@
 //! Buffers: what a function gathers, one buffer for each address.
 
 use std::fmt;
-use std::marker::PhantomData;
 
+use crate::codec::Codec;
 use crate::expiration::Expiration;
-use crate::value::Named;
+use crate::value::{Named, Value};
 
 /// A buffer that a function keeps for each address: elements in the order in which they were
 /// appended.
@@ -28,26 +28,36 @@ use crate::value::Named;
 ///     Ok(())
 /// }
 /// ```
-pub struct BufferSpec<E, N = &'static str> {
+pub struct BufferSpec<E: 'static, N = &'static str> {
     name: N,
     type_name: N,
     expiration: Expiration,
-    element: PhantomData<fn() -> E>,
+    codec: &'static Codec<E>,
 }
 
-impl<'n, E: Named> BufferSpec<E, &'n str> {
+impl<'n, E: Named + Value> BufferSpec<E, &'n str> {
     /// A buffer of elements of a type that has a name. The name of the buffer is checked where it is
     /// declared.
     pub const fn new(name: &'n str) -> Self {
-        Self::typed(name, E::TYPE_NAME)
+        let mut spec = Self::typed(name, E::TYPE_NAME);
+        if let Some(codec) = E::BUILT_IN {
+            spec.codec = codec;
+        }
+        spec
     }
 }
 
-impl<'n, E> BufferSpec<E, &'n str> {
+impl<'n, E: Value> BufferSpec<E, &'n str> {
     /// A buffer of elements of a type of one's own, which is called `type_name` (`namespace/name`)
     /// wherever it is kept. Both names are checked where the buffer is declared.
     pub const fn typed(name: &'n str, type_name: &'n str) -> Self {
-        BufferSpec { name, type_name, expiration: Expiration::never(), element: PhantomData }
+        BufferSpec { name, type_name, expiration: Expiration::never(), codec: Codec::SERDE }
+    }
+}
+
+impl<'n, E: 'static> BufferSpec<E, &'n str> {
+    pub(crate) const fn codec(&self) -> &'static Codec<E> {
+        self.codec
     }
 
     /// The same buffer, whose elements live only for some time, each by itself. Default:
@@ -74,15 +84,15 @@ impl<'n, E> BufferSpec<E, &'n str> {
     }
 }
 
-impl<E, N: Copy> Clone for BufferSpec<E, N> {
+impl<E: 'static, N: Copy> Clone for BufferSpec<E, N> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<E, N: Copy> Copy for BufferSpec<E, N> {}
+impl<E: 'static, N: Copy> Copy for BufferSpec<E, N> {}
 
-impl<E, N: fmt::Debug> fmt::Debug for BufferSpec<E, N> {
+impl<E: 'static, N: fmt::Debug> fmt::Debug for BufferSpec<E, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BufferSpec({:?}, {:?}, {:?})", self.name, self.type_name, self.expiration)
     }

@@ -167,21 +167,21 @@ where
 
     /// Declares a value that the function keeps for each address.
     #[must_use]
-    pub fn value<V: Value>(mut self, spec: ValueSpec<V>) -> Self {
+    pub fn value<V: 'static>(mut self, spec: ValueSpec<V>) -> Self {
         self.body.values.push(Declared::new(spec));
         self
     }
 
     /// Declares a table that the function keeps for each address.
     #[must_use]
-    pub fn table<K: Value + Hash + Eq, V: Value>(mut self, spec: TableSpec<K, V>) -> Self {
+    pub fn table<K: Hash + Eq + 'static, V: 'static>(mut self, spec: TableSpec<K, V>) -> Self {
         self.body.values.push(Declared::new(spec));
         self
     }
 
     /// Declares a buffer that the function keeps for each address.
     #[must_use]
-    pub fn buffer<E: Value>(mut self, spec: BufferSpec<E>) -> Self {
+    pub fn buffer<E: 'static>(mut self, spec: BufferSpec<E>) -> Self {
         self.body.values.push(Declared::new(spec));
         self
     }

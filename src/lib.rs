@@ -5,6 +5,7 @@ mod address;
 mod buffer;
 mod call_error;
 mod clock;
+mod codec;
 mod dataflow;
 mod dead_letter;
 mod dispatch;

@@ -1,10 +1,10 @@
 //! Tables: maps that a function keeps, one for each address.
 
 use std::fmt;
-use std::marker::PhantomData;
 
+use crate::codec::Codec;
 use crate::expiration::Expiration;
-use crate::value::Named;
+use crate::value::{Named, Value};
 
 /// A table that a function keeps for each address: a map of which each entry is read and written by
 /// itself.
@@ -25,28 +25,43 @@ use crate::value::Named;
 ///     Ok(())
 /// }
 /// ```
-pub struct TableSpec<K, V, N = &'static str> {
+pub struct TableSpec<K: 'static, V: 'static, N = &'static str> {
     name: N,
     key_type: N,
     value_type: N,
     expiration: Expiration,
-    entry: PhantomData<fn() -> (K, V)>,
+    keys: &'static Codec<K>,
+    values: &'static Codec<V>,
 }
 
-impl<'n, K: Named, V: Named> TableSpec<K, V, &'n str> {
+impl<'n, K: Named + Value, V: Named + Value> TableSpec<K, V, &'n str> {
     /// A table of keys and values whose types have names. The name of the table is checked where it
     /// is declared.
     pub const fn new(name: &'n str) -> Self {
-        Self::typed(name, K::TYPE_NAME, V::TYPE_NAME)
+        let mut spec = Self::typed(name, K::TYPE_NAME, V::TYPE_NAME);
+        if let Some(codec) = K::BUILT_IN {
+            spec.keys = codec;
+        }
+        if let Some(codec) = V::BUILT_IN {
+            spec.values = codec;
+        }
+        spec
     }
 }
 
-impl<'n, K, V> TableSpec<K, V, &'n str> {
+impl<'n, K: Value, V: Value> TableSpec<K, V, &'n str> {
     /// A table of types of one's own, which are called `key_type` and `value_type`
     /// (`namespace/name`) wherever it is kept. All names are checked where the table is declared.
     pub const fn typed(name: &'n str, key_type: &'n str, value_type: &'n str) -> Self {
         let expiration = Expiration::never();
-        TableSpec { name, key_type, value_type, expiration, entry: PhantomData }
+        let (keys, values) = (Codec::SERDE, Codec::SERDE);
+        TableSpec { name, key_type, value_type, expiration, keys, values }
+    }
+}
+
+impl<'n, K: 'static, V: 'static> TableSpec<K, V, &'n str> {
+    pub(crate) const fn codecs(&self) -> (&'static Codec<K>, &'static Codec<V>) {
+        (self.keys, self.values)
     }
 
     /// The same table, whose entries live only for some time, each by itself. Default:
@@ -78,15 +93,15 @@ impl<'n, K, V> TableSpec<K, V, &'n str> {
     }
 }
 
-impl<K, V, N: Copy> Clone for TableSpec<K, V, N> {
+impl<K: 'static, V: 'static, N: Copy> Clone for TableSpec<K, V, N> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<K, V, N: Copy> Copy for TableSpec<K, V, N> {}
+impl<K: 'static, V: 'static, N: Copy> Copy for TableSpec<K, V, N> {}
 
-impl<K, V, N: fmt::Debug> fmt::Debug for TableSpec<K, V, N> {
+impl<K: 'static, V: 'static, N: fmt::Debug> fmt::Debug for TableSpec<K, V, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TableSpec { name, key_type, value_type, expiration, .. } = self;
         write!(f, "TableSpec({name:?}, {key_type:?}, {value_type:?}, {expiration:?})")

@@ -5,11 +5,10 @@ use std::fmt;
 use super::Context;
 use crate::buffer::BufferSpec;
 use crate::state::BufferAt;
-use crate::value::Value;
 
 impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     /// The buffer this address keeps, which may be empty.
-    pub fn buffer<E: Value>(&mut self, spec: BufferSpec<E, &str>) -> Buffer<'_, E> {
+    pub fn buffer<E: 'static>(&mut self, spec: BufferSpec<E, &str>) -> Buffer<'_, E> {
         match self.state.buffer(self.cursor, &self.head.target, spec) {
             Ok(buffer) => Buffer(Some(buffer)),
             Err(mistake) => {
@@ -26,7 +25,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
 /// stays so, and the invocation fails.
 pub struct Buffer<'a, E>(Option<BufferAt<'a, E>>);
 
-impl<E: Value> Buffer<'_, E> {
+impl<E: 'static> Buffer<'_, E> {
     /// Keeps one more element, after all others.
     pub fn append(&mut self, element: E) {
         if let Some(buffer) = &mut self.0 {

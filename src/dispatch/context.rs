@@ -13,7 +13,7 @@ use crate::message::Carries;
 use crate::placement;
 use crate::state::{Cursor, FunctionState};
 use crate::typed::TypedValue;
-use crate::value::{Value, ValueSpec};
+use crate::value::ValueSpec;
 
 /// What a function sees and can do while it handles one message.
 ///
@@ -201,7 +201,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     }
 
     /// The value this address keeps, if it keeps one that has not [expired](crate::Expiration).
-    pub fn get<V: Value>(&mut self, spec: ValueSpec<V, &str>) -> Option<&V> {
+    pub fn get<V: 'static>(&mut self, spec: ValueSpec<V, &str>) -> Option<&V> {
         match self.state.get(self.cursor, spec) {
             Ok(value) => value,
             Err(mistake) => {
@@ -212,12 +212,12 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     }
 
     /// Keeps a value, in place of the one there was.
-    pub fn set<V: Value>(&mut self, spec: ValueSpec<V, &str>, value: V) {
+    pub fn set<V: 'static>(&mut self, spec: ValueSpec<V, &str>, value: V) {
         self.put(spec, Some(value));
     }
 
     /// Keeps no value any more. An address that keeps none takes no memory.
-    pub fn clear<V: Value>(&mut self, spec: ValueSpec<V, &str>) {
+    pub fn clear<V: 'static>(&mut self, spec: ValueSpec<V, &str>) {
         self.put(spec, None);
     }
 
@@ -236,7 +236,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     ///
     /// The value is cloned, so that an invocation that fails can be undone; large ones are better
     /// read with [`get`](Self::get) and written with [`set`](Self::set) only where they change.
-    pub fn update<V: Value + Clone + Default>(
+    pub fn update<V: 'static + Clone + Default>(
         &mut self,
         spec: ValueSpec<V, &str>,
         change: impl FnOnce(&mut V),
@@ -247,7 +247,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
         value
     }
 
-    pub(super) fn put<V: Value>(&mut self, spec: ValueSpec<V, &str>, value: Option<V>) {
+    pub(super) fn put<V: 'static>(&mut self, spec: ValueSpec<V, &str>, value: Option<V>) {
         let put = self.state.put(self.cursor, &self.head.target, spec, value);
         if let Err(mistake) = put {
             self.mistake.get_or_insert(*mistake);

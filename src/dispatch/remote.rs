@@ -19,7 +19,7 @@ use crate::value::ValueSpec;
 
 /// How a remote function's states are kept: as the bytes that it gave.
 fn spec(state: &RemoteState) -> ValueSpec<Bytes, &str> {
-    ValueSpec::typed(&state.name, &state.type_name).expiring(state.expiration)
+    ValueSpec::raw(&state.name, &state.type_name).expiring(state.expiration)
 }
 
 fn limits<M, T>(code: &RemoteCode<M>, body: &Body<M, T>) -> BatchLimits {

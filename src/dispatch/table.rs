@@ -7,11 +7,10 @@ use std::hash::Hash;
 use super::Context;
 use crate::state::TableAt;
 use crate::table::TableSpec;
-use crate::value::Value;
 
 impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     /// The table this address keeps, which may be empty.
-    pub fn table<K: Value + Hash + Eq, V: Value>(
+    pub fn table<K: Hash + Eq + 'static, V: 'static>(
         &mut self,
         spec: TableSpec<K, V, &str>,
     ) -> Table<'_, K, V> {
@@ -34,7 +33,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
 /// from what expired; it is not random.
 pub struct Table<'a, K, V>(Option<TableAt<'a, K, V>>);
 
-impl<K: Value + Hash + Eq, V: Value> Table<'_, K, V> {
+impl<K: Hash + Eq + 'static, V: 'static> Table<'_, K, V> {
     /// The value of a key, if there is one.
     pub fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where

@@ -13,7 +13,6 @@ use super::deadline::{Item, Upkeep};
 use super::elements::{Elements, Renewal};
 use super::site::Site;
 use crate::expiration::Expiration;
-use crate::value::Value;
 
 pub(super) struct BufferColumn<E> {
     /// The buffers that are not empty.
@@ -33,7 +32,7 @@ pub(super) enum Before<E> {
     Renewal(Renewal),
 }
 
-impl<E: Value> BufferColumn<E> {
+impl<E: 'static> BufferColumn<E> {
     pub(super) fn new(expiration: Expiration) -> Self {
         BufferColumn { cells: Cells::default(), expiration, before: Vec::new() }
     }
@@ -52,7 +51,7 @@ impl<E: Value> BufferColumn<E> {
     }
 }
 
-impl<E: Value> AnyColumn for BufferColumn<E> {
+impl<E: 'static> AnyColumn for BufferColumn<E> {
     fn touch(&self, slot: Slot) {
         black_box(self.elements(slot).map(Elements::len));
     }
@@ -114,7 +113,7 @@ pub(crate) struct BufferAt<'a, E> {
     pub(super) site: Site<'a>,
 }
 
-impl<E: Value> BufferAt<'_, E> {
+impl<E: 'static> BufferAt<'_, E> {
     fn elements(&self) -> Option<&Elements<E>> {
         self.column.elements(self.site.slot()?)
     }

@@ -7,7 +7,6 @@ use std::hint::black_box;
 use super::addresses::Slot;
 use super::chunks::Cells;
 use super::deadline::{Item, Upkeep};
-use crate::value::Value;
 
 /// One declared piece of state, of some kind and type, for all addresses.
 pub(super) trait AnyColumn: Any {
@@ -40,7 +39,7 @@ pub(super) struct Column<V> {
     before: Vec<(Slot, Option<V>)>,
 }
 
-impl<V: Value> Column<V> {
+impl<V: 'static> Column<V> {
     pub(super) fn new() -> Self {
         Column { cells: Cells::default(), before: Vec::new() }
     }
@@ -77,7 +76,7 @@ impl<V: Value> Column<V> {
     }
 }
 
-impl<V: Value> AnyColumn for Column<V> {
+impl<V: 'static> AnyColumn for Column<V> {
     #[inline]
     fn touch(&self, slot: Slot) {
         black_box(self.get(slot).is_some());

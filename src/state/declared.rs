@@ -15,7 +15,7 @@ use crate::dead_letter::Reason;
 use crate::error::{self, Error};
 use crate::expiration::Expiration;
 use crate::table::TableSpec;
-use crate::value::{Value, ValueSpec};
+use crate::value::ValueSpec;
 
 /// A spec, whatever it is of and with its types forgotten: what it says, and the column for it.
 #[derive(Copy, Clone)]
@@ -48,7 +48,7 @@ impl fmt::Display for Kind {
     }
 }
 
-impl<'n, V: Value> From<ValueSpec<V, &'n str>> for Wanted<'n> {
+impl<'n, V: 'static> From<ValueSpec<V, &'n str>> for Wanted<'n> {
     #[inline]
     fn from(spec: ValueSpec<V, &'n str>) -> Self {
         Wanted {
@@ -66,7 +66,7 @@ impl<'n, V: Value> From<ValueSpec<V, &'n str>> for Wanted<'n> {
     }
 }
 
-impl<'n, K: Value + Hash + Eq, V: Value> From<TableSpec<K, V, &'n str>> for Wanted<'n> {
+impl<'n, K: Hash + Eq + 'static, V: 'static> From<TableSpec<K, V, &'n str>> for Wanted<'n> {
     fn from(spec: TableSpec<K, V, &'n str>) -> Self {
         Wanted {
             kind: Kind::Table,
@@ -80,7 +80,7 @@ impl<'n, K: Value + Hash + Eq, V: Value> From<TableSpec<K, V, &'n str>> for Want
     }
 }
 
-impl<'n, E: Value> From<BufferSpec<E, &'n str>> for Wanted<'n> {
+impl<'n, E: 'static> From<BufferSpec<E, &'n str>> for Wanted<'n> {
     fn from(spec: BufferSpec<E, &'n str>) -> Self {
         Wanted {
             kind: Kind::Buffer,

@@ -10,7 +10,6 @@ use super::chunks::Cells;
 use super::column::{AnyColumn, Column};
 use super::deadline::{Deadline, Item, Upkeep};
 use crate::expiration::Expiration;
-use crate::value::Value;
 
 pub(super) struct ExpiringColumn<V> {
     values: Column<V>,
@@ -20,7 +19,7 @@ pub(super) struct ExpiringColumn<V> {
     before: Vec<(Slot, u64)>,
 }
 
-impl<V: Value> ExpiringColumn<V> {
+impl<V: 'static> ExpiringColumn<V> {
     pub(super) fn new(expiration: Expiration) -> Self {
         let (values, deadlines) = (Column::new(), Cells::default());
         ExpiringColumn { values, expiration, deadlines, before: Vec::new() }
@@ -63,7 +62,7 @@ impl<V: Value> ExpiringColumn<V> {
     }
 }
 
-impl<V: Value> AnyColumn for ExpiringColumn<V> {
+impl<V: 'static> AnyColumn for ExpiringColumn<V> {
     fn touch(&self, slot: Slot) {
         self.values.touch(slot);
         black_box(self.deadline(slot));

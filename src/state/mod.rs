@@ -44,7 +44,7 @@ use crate::address::Id;
 use crate::buffer::BufferSpec;
 use crate::dead_letter::Reason;
 use crate::table::TableSpec;
-use crate::value::{Value, ValueSpec};
+use crate::value::ValueSpec;
 
 /// Addresses from which on it pays to fetch state before it is needed.
 const MANY: usize = 8192;
@@ -153,7 +153,7 @@ impl FunctionState {
     }
 
     #[inline]
-    pub(crate) fn get<V: Value>(
+    pub(crate) fn get<V: 'static>(
         &mut self,
         cursor: &Cursor,
         spec: ValueSpec<V, &str>,
@@ -168,7 +168,7 @@ impl FunctionState {
         }
     }
 
-    fn get_expiring<V: Value>(
+    fn get_expiring<V: 'static>(
         &mut self,
         at: usize,
         cursor: &Cursor,
@@ -190,7 +190,7 @@ impl FunctionState {
 
     /// Puts a value in place, or takes it away.
     #[inline]
-    pub(crate) fn put<V: Value>(
+    pub(crate) fn put<V: 'static>(
         &mut self,
         cursor: &mut Cursor,
         id: &Id,
@@ -216,7 +216,7 @@ impl FunctionState {
         Ok(())
     }
 
-    fn put_expiring<V: Value>(
+    fn put_expiring<V: 'static>(
         &mut self,
         at: usize,
         cursor: &mut Cursor,
@@ -243,7 +243,7 @@ impl FunctionState {
     }
 
     /// The table of an address.
-    pub(crate) fn table<'a, K: Value + Hash + Eq, V: Value>(
+    pub(crate) fn table<'a, K: Hash + Eq + 'static, V: 'static>(
         &'a mut self,
         cursor: &'a mut Cursor,
         id: &'a Id,
@@ -255,7 +255,7 @@ impl FunctionState {
     }
 
     /// The buffer of an address.
-    pub(crate) fn buffer<'a, E: Value>(
+    pub(crate) fn buffer<'a, E: 'static>(
         &'a mut self,
         cursor: &'a mut Cursor,
         id: &'a Id,

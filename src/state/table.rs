@@ -15,7 +15,6 @@ use super::deadline::{Item, Upkeep};
 use super::rows::{Half, Row, RowNumber, Rows, half};
 use super::site::Site;
 use crate::expiration::Expiration;
-use crate::value::Value;
 
 pub(super) struct TableColumn<K, V> {
     /// The tables that are not empty, and those that the running invocation made or emptied.
@@ -39,7 +38,7 @@ pub(super) enum Before<K, V> {
     Deadline(RowNumber, u64),
 }
 
-impl<K: Value + Hash + Eq, V: Value> TableColumn<K, V> {
+impl<K: Hash + Eq + 'static, V: 'static> TableColumn<K, V> {
     pub(super) fn new(expiration: Expiration) -> Self {
         let (cells, hasher, before) = (Cells::default(), RandomState::new(), Vec::new());
         TableColumn { cells, expiration, hasher, before }
@@ -94,7 +93,7 @@ fn bury<K, V>(rows: &mut Rows<K, V>, upkeep: &mut Upkeep<'_>) {
     }
 }
 
-impl<K: Value + Hash + Eq, V: Value> AnyColumn for TableColumn<K, V> {
+impl<K: Hash + Eq + 'static, V: 'static> AnyColumn for TableColumn<K, V> {
     fn touch(&self, slot: Slot) {
         black_box(self.rows(slot).map(Rows::len));
     }
@@ -162,7 +161,7 @@ pub(crate) struct TableAt<'a, K, V> {
     pub(super) site: Site<'a>,
 }
 
-impl<K: Value + Hash + Eq, V: Value> TableAt<'_, K, V> {
+impl<K: Hash + Eq + 'static, V: 'static> TableAt<'_, K, V> {
     fn rows(&self) -> Option<(Slot, &Rows<K, V>)> {
         let slot = self.site.slot()?;
         Some((slot, self.column.rows(slot)?))

@@ -1,0 +1,221 @@
+//! How values become the bytes that are stored, and back.
+//!
+//! The name of a value's type says how its bytes are to be read, so a codec belongs to a spec. Types that
+//! other languages share have the bytes that they have there. All others are MessagePack that names the
+//! fields of structs, so that a type may get new fields with a default, and one that lost a field is
+//! noticed instead of read as something else.
+
+use std::error::Error as StdError;
+use std::io::Cursor;
+
+use bytes::Bytes;
+
+use crate::typed::Typed;
+use crate::value::Value;
+
+/// Why a value cannot be written or read.
+pub(crate) type CodecError = Box<dyn StdError + Send + Sync>;
+
+/// How values of one type become bytes, and back.
+///
+/// Nothing outside this crate can do anything with it.
+pub struct Codec<V> {
+    write: fn(&V, &mut Vec<u8>) -> Result<(), CodecError>,
+    read: fn(&[u8]) -> Result<V, CodecError>,
+    /// Whether the bytes are those of a type that is built into the SDKs, or of whatever type others
+    /// say they are of.
+    is_built_in: bool,
+}
+
+impl<V> Codec<V> {
+    /// Adds the bytes of a value.
+    ///
+    /// # Errors
+    ///
+    /// If the value is nothing that can be written. What was added before that stays.
+    pub(crate) fn write(&self, value: &V, to: &mut Vec<u8>) -> Result<(), CodecError> {
+        (self.write)(value, to)
+    }
+
+    /// The value of all of the bytes.
+    ///
+    /// # Errors
+    ///
+    /// If they are no value of the type.
+    pub(crate) fn read(&self, bytes: &[u8]) -> Result<V, CodecError> {
+        (self.read)(bytes)
+    }
+
+    pub(crate) fn is_built_in(&self) -> bool {
+        self.is_built_in
+    }
+}
+
+impl<V: Value> Codec<V> {
+    /// MessagePack.
+    pub(crate) const SERDE: &'static Self = &Codec {
+        write: |value, to| Ok(rmp_serde::encode::write_named(to, value)?),
+        read: |bytes| {
+            let mut from = rmp_serde::Deserializer::new(Cursor::new(bytes));
+            let value = V::deserialize(&mut from)?;
+            match bytes.len() as u64 - from.position() {
+                0 => Ok(value),
+                left => Err(format!("{left} bytes are left over").into()),
+            }
+        },
+        is_built_in: false,
+    };
+}
+
+impl<V: Typed> Codec<V> {
+    /// What other languages read.
+    pub(crate) const TYPED: &'static Self = &Codec {
+        write: |value, to| {
+            to.extend_from_slice(&value.to_bytes());
+            Ok(())
+        },
+        read: V::from_bytes,
+        is_built_in: false,
+    };
+
+    /// The same of a type that is built into every SDK.
+    pub(crate) const BUILT_IN: &'static Self =
+        &Codec { write: Self::TYPED.write, read: Self::TYPED.read, is_built_in: true };
+}
+
+impl Codec<Bytes> {
+    /// Bytes that somebody else made, whatever they are.
+    pub(crate) const RAW: &'static Self = &Codec {
+        write: |value, to| {
+            to.extend_from_slice(value);
+            Ok(())
+        },
+        read: |bytes| Ok(Bytes::copy_from_slice(bytes)),
+        is_built_in: true,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fmt::Debug;
+
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::value::Named;
+
+    fn bytes<V>(codec: &Codec<V>, value: &V) -> Vec<u8> {
+        let mut bytes = vec![0xee];
+        codec.write(value, &mut bytes).unwrap();
+        assert_eq!(bytes.remove(0), 0xee, "what was there stays");
+        bytes
+    }
+
+    fn stays<V: PartialEq + Debug>(codec: &Codec<V>, value: V) {
+        let bytes = bytes(codec, &value);
+        assert_eq!(codec.read(&bytes).unwrap(), value, "{bytes:x?}");
+    }
+
+    fn named<V: Named + Value + PartialEq + Debug>(value: V) {
+        stays(V::BUILT_IN.unwrap_or(Codec::SERDE), value);
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Account {
+        owner: String,
+        #[serde(default)]
+        limit: Option<i64>,
+        kind: Kind,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Kind {
+        Plain,
+        Shared { with: Vec<String> },
+        Rated(f64, u8),
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u64),
+        Text(String),
+    }
+
+    #[test]
+    fn every_named_type_keeps_its_values() {
+        [true, false].map(named);
+        [i8::MIN, -1, 0, i8::MAX].map(named);
+        [i16::MIN, -1, 0, i16::MAX].map(named);
+        [i32::MIN, -1, 0, i32::MAX].map(named);
+        [i64::MIN, -1, 0, i64::MAX].map(named);
+        [i128::MIN, -1, 0, i128::MAX].map(named);
+        [0, u8::MAX].map(named);
+        [0, u16::MAX].map(named);
+        [0, u32::MAX].map(named);
+        [0, u64::MAX].map(named);
+        [0, u128::MAX].map(named);
+        [f32::MIN, -0.0, f32::INFINITY].map(named);
+        [f64::MIN, -0.0, f64::INFINITY].map(named);
+        ['\0', 'ß', '\u{10ffff}'].map(named);
+        ["", "hello", "\0"].map(|text| named(text.to_owned()));
+        named(());
+    }
+
+    #[test]
+    fn types_of_ones_own_keep_their_values() {
+        for kind in [Kind::Plain, Kind::Shared { with: vec![String::new()] }, Kind::Rated(0.5, 3)] {
+            stays(Codec::SERDE, Account { owner: "Ada".to_owned(), limit: Some(-1), kind });
+        }
+        stays(Codec::SERDE, BTreeMap::from([((1, 'a'), vec![1_u8]), ((2, 'b'), vec![])]));
+        stays(Codec::SERDE, vec![Either::Number(7), Either::Text("seven".to_owned())]);
+        stays(Codec::RAW, Bytes::from_static(&[1, 2, 3]));
+    }
+
+    #[test]
+    fn built_in_types_are_the_bytes_that_other_languages_have() {
+        assert_eq!(bytes(<i64 as Named>::BUILT_IN.unwrap(), &7), [9, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes(<i32 as Named>::BUILT_IN.unwrap(), &0), []);
+        assert_eq!(bytes(<String as Named>::BUILT_IN.unwrap(), &"a".to_owned()), b"\x0a\x01a");
+        assert!(<u64 as Named>::BUILT_IN.is_none());
+    }
+
+    #[test]
+    fn a_type_may_get_a_field_with_a_default_and_may_not_lose_one() {
+        #[derive(Serialize)]
+        struct Before {
+            owner: &'static str,
+            kind: Kind,
+        }
+        let before = bytes_of(&Before { owner: "Ada", kind: Kind::Plain });
+        let account = Codec::<Account>::SERDE.read(&before).unwrap();
+        assert_eq!((account.owner.as_str(), account.limit), ("Ada", None));
+
+        #[derive(Serialize)]
+        struct Less {
+            owner: &'static str,
+        }
+        let less = bytes_of(&Less { owner: "Ada" });
+        let error = Codec::<Account>::SERDE.read(&less).unwrap_err().to_string();
+        assert!(error.contains("kind"), "{error}");
+    }
+
+    fn bytes_of(value: &impl Serialize) -> Vec<u8> {
+        rmp_serde::to_vec_named(value).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_value_or_more_than_one_is_an_error() {
+        let two = [bytes(Codec::SERDE, &1_u64), bytes(Codec::SERDE, &2_u64)].concat();
+        let error = Codec::<u64>::SERDE.read(&two).unwrap_err().to_string();
+        assert_eq!(error, "1 bytes are left over");
+        assert!(Codec::<u64>::SERDE.read(&[]).is_err());
+        assert!(Codec::<String>::SERDE.read(&[0xdb, 0xff, 0xff, 0xff, 0xff]).is_err());
+        let deep = vec![0x91; 1 << 20];
+        assert!(Codec::<Nested>::SERDE.read(&deep).is_err(), "and no overflow of the stack");
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Nested(Vec<Nested>);
+}
