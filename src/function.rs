@@ -14,7 +14,7 @@ use crate::retry::Retry;
 use crate::state::Declared;
 use crate::table::TableSpec;
 use crate::typed::{TypedMessage, TypedValue};
-use crate::value::{Value, ValueSpec};
+use crate::value::ValueSpec;
 
 /// What a function returns: nothing, or any error, which undoes the invocation.
 pub type FunctionResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
