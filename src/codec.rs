@@ -7,6 +7,7 @@
 
 use std::error::Error as StdError;
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
@@ -32,23 +33,33 @@ impl<V> Codec<V> {
     ///
     /// # Errors
     ///
-    /// If the value is nothing that can be written. What was added before that stays.
+    /// If the value is nothing that can be written, or the code of its type panics. What was added
+    /// before that stays.
     pub(crate) fn write(&self, value: &V, to: &mut Vec<u8>) -> Result<(), CodecError> {
-        (self.write)(value, to)
+        caught(|| (self.write)(value, to))
     }
 
     /// The value of all of the bytes.
     ///
     /// # Errors
     ///
-    /// If they are no value of the type.
+    /// If they are no value of the type, or its code panics.
     pub(crate) fn read(&self, bytes: &[u8]) -> Result<V, CodecError> {
-        (self.read)(bytes)
+        caught(|| (self.read)(bytes))
     }
 
     pub(crate) fn is_built_in(&self) -> bool {
         self.is_built_in
     }
+}
+
+/// What code of others comes to, which may panic.
+fn caught<X>(run: impl FnOnce() -> Result<X, CodecError>) -> Result<X, CodecError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Err(format!("it panicked: {}", text.unwrap_or("of something that is no text")).into())
+    })
 }
 
 impl<V: Value> Codec<V> {

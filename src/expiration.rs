@@ -82,6 +82,21 @@ impl Expiration {
         self.after == After::Never
     }
 
+    /// The milliseconds that something lives, and whether it lives on when it is read. 0 is for ever.
+    pub(crate) fn of(lifetime_ms: u64, counts_reads: bool) -> Self {
+        let after = match (lifetime_ms, counts_reads) {
+            (0, _) => After::Never,
+            (_, true) => After::ReadOrWrite,
+            (_, false) => After::Write,
+        };
+        Expiration { after, lifetime_ms }
+    }
+
+    /// What [`of`](Self::of) makes this of.
+    pub(crate) fn lifetime_ms(&self) -> u64 {
+        self.lifetime_ms
+    }
+
     /// Whether something lives on when it is read.
     pub(crate) fn counts_reads(&self) -> bool {
         self.after == After::ReadOrWrite

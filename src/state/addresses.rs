@@ -66,6 +66,18 @@ impl Addresses {
         black_box(self.rows.get(slot).map(|row| row.values));
     }
 
+    /// The address in a slot that is taken.
+    pub(super) fn id(&self, slot: Slot) -> &Id {
+        &self.rows.get(slot).expect("the slot is taken").id
+    }
+
+    /// All addresses that have state.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Id)> {
+        let numbered = (0..).zip(self.rows.iter());
+        numbered.filter(|(_, row)| row.values > 0).map(|(slot, row)| (slot, &row.id))
+    }
+
     /// A slot for an address that has none.
     pub(super) fn insert(&mut self, id: &Id, hash: u64) -> Slot {
         let row = Row { id: id.clone(), values: 0 };

@@ -8,10 +8,14 @@ use std::hint::black_box;
 
 use super::addresses::Slot;
 use super::chunks::Cells;
-use super::column::AnyColumn;
+use super::column::{AnyColumn, Stored};
 use super::deadline::{Item, Upkeep};
 use super::elements::{Elements, Renewal};
+use super::record::{Reader, Tag};
+use super::restore::Restored;
 use super::site::Site;
+use super::walk::{Failure, Walker};
+use crate::codec::CodecError;
 use crate::expiration::Expiration;
 
 pub(super) struct BufferColumn<E> {
@@ -104,6 +108,16 @@ impl<E: 'static> AnyColumn for BufferColumn<E> {
             upkeep.count(item.slot, -1);
         }
         swept
+    }
+}
+
+impl<E: 'static> Stored for BufferColumn<E> {
+    fn walk(&self, _: (Slot, u64), _: &mut Walker<'_>) -> Result<Option<(Slot, u64)>, Failure> {
+        Ok(None)
+    }
+
+    fn apply(&mut self, _: Tag, _: Reader<'_>, _: &mut Restored<'_>) -> Result<(), CodecError> {
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Vectors in chunks that never move: growing never copies what is there, and so never takes long.
 
 const CHUNK_BITS: u32 = 12;
-const CHUNK: usize = 1 << CHUNK_BITS;
+pub(super) const CHUNK: usize = 1 << CHUNK_BITS;
 
 /// The chunk of a number, and the place in it.
 #[inline]
@@ -86,6 +86,15 @@ impl<X> Cells<X> {
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut X> {
         let (chunk, place) = place(at);
         self.0.get_mut(chunk)?.get_mut(place)
+    }
+
+    /// The number of the first cell from `from` on that was written, or is near one that was.
+    pub(super) fn next(&self, from: u32) -> Option<u32> {
+        let (mut chunk, mut at) = place(from);
+        while at >= self.0.get(chunk)?.len() {
+            (chunk, at) = (chunk + 1, 0);
+        }
+        Some((chunk << CHUNK_BITS | at) as u32)
     }
 
     /// All cells that were written, and some of the others.

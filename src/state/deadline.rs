@@ -7,10 +7,11 @@
 //! moves on.
 
 use super::addresses::{Addresses, Slot};
+use super::cuts::Cuts;
 use super::wheel::{Wheel, WheelKey};
 
 /// Where a piece of state is that expires.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Item {
     pub(super) column: u32,
     pub(super) slot: Slot,
@@ -51,6 +52,8 @@ pub(super) struct Upkeep<'a> {
     pub(super) column: u32,
     pub(super) addresses: &'a mut Addresses,
     pub(super) wheel: &'a mut Wheel<Item>,
+    /// If cuts are taken.
+    pub(super) cuts: Option<&'a mut Cuts>,
 }
 
 impl Upkeep<'_> {

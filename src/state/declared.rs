@@ -1,21 +1,30 @@
 //! What a function declares that it keeps, and whether what it uses fits that.
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hash;
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
 use super::buffer::BufferColumn;
 use super::column::{AnyColumn, Column};
 use super::expiring::ExpiringColumn;
+use super::record::StateHeader;
+use super::restore::RestoreError;
 use super::table::TableColumn;
 use crate::address;
 use crate::buffer::BufferSpec;
+use crate::codec::Codec;
 use crate::dead_letter::Reason;
 use crate::error::{self, Error};
 use crate::expiration::Expiration;
 use crate::table::TableSpec;
 use crate::value::ValueSpec;
+
+/// What the names of built-in types begin with. What is stored under them is read by every language.
+const BUILT_IN: &str = "io.statefun.types/";
 
 /// A spec, whatever it is of and with its types forgotten: what it says, and the column for it.
 #[derive(Copy, Clone)]
@@ -28,11 +37,34 @@ pub(crate) struct Wanted<'n> {
     pub(super) expiration: Expiration,
     /// What Rust calls the types. Two of one name can only be told apart by this.
     rust_type: fn() -> String,
-    column: fn(Expiration) -> Box<dyn AnyColumn>,
+    codecs: Codecs,
+    column: fn(Expiration, Codecs) -> Box<dyn AnyColumn>,
 }
 
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+/// The codecs of a state's types, which a column of these types knows: of a table's keys and its values,
+/// otherwise twice the same.
+type Codecs = [AnyCodec; 2];
+
+#[derive(Copy, Clone)]
+struct AnyCodec {
+    codec: &'static (dyn Any + Send + Sync),
+    is_built_in: fn(Self) -> bool,
+}
+
+impl AnyCodec {
+    #[inline]
+    fn new<V: 'static>(codec: &'static Codec<V>) -> Self {
+        AnyCodec { codec, is_built_in: |any| any.of::<V>().is_built_in() }
+    }
+
+    fn of<V: 'static>(self) -> &'static Codec<V> {
+        self.codec.downcast_ref().expect("a column has the types of its spec")
+    }
+}
+
+/// What kind of state a state is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
     Value,
     Table,
     Buffer,
@@ -58,10 +90,8 @@ impl<'n, V: 'static> From<ValueSpec<V, &'n str>> for Wanted<'n> {
             type_name: spec.type_name(),
             expiration: spec.expiration(),
             rust_type: || type_name::<V>().to_owned(),
-            column: |expiration| match expiration.is_never() {
-                true => Box::new(Column::<V>::new()),
-                false => Box::new(ExpiringColumn::<V>::new(expiration)),
-            },
+            codecs: [AnyCodec::new(spec.codec()); 2],
+            column: value_column::<V>,
         }
     }
 }
@@ -75,7 +105,8 @@ impl<'n, K: Hash + Eq + 'static, V: 'static> From<TableSpec<K, V, &'n str>> for 
             type_name: spec.value_type(),
             expiration: spec.expiration(),
             rust_type: || format!("{} to {}", type_name::<K>(), type_name::<V>()),
-            column: |expiration| Box::new(TableColumn::<K, V>::new(expiration)),
+            codecs: [AnyCodec::new(spec.codecs().0), AnyCodec::new(spec.codecs().1)],
+            column: table_column::<K, V>,
         }
     }
 }
@@ -89,9 +120,28 @@ impl<'n, E: 'static> From<BufferSpec<E, &'n str>> for Wanted<'n> {
             type_name: spec.type_name(),
             expiration: spec.expiration(),
             rust_type: || type_name::<E>().to_owned(),
-            column: |expiration| Box::new(BufferColumn::<E>::new(expiration)),
+            codecs: [AnyCodec::new(spec.codec()); 2],
+            column: buffer_column::<E>,
         }
     }
+}
+
+fn value_column<V: 'static>(expiration: Expiration, [codec, _]: Codecs) -> Box<dyn AnyColumn> {
+    match expiration.is_never() {
+        true => Box::new(Column::<V>::new(codec.of())),
+        false => Box::new(ExpiringColumn::<V>::new(expiration, codec.of())),
+    }
+}
+
+fn table_column<K: Hash + Eq + 'static, V: 'static>(
+    expiration: Expiration,
+    _: Codecs,
+) -> Box<dyn AnyColumn> {
+    Box::new(TableColumn::<K, V>::new(expiration))
+}
+
+fn buffer_column<E: 'static>(expiration: Expiration, _: Codecs) -> Box<dyn AnyColumn> {
+    Box::new(BufferColumn::<E>::new(expiration))
 }
 
 /// A piece of state that is declared: makes its column.
@@ -103,7 +153,8 @@ pub(crate) struct Declared {
     pub(crate) type_name: Cow<'static, str>,
     pub(crate) expiration: Expiration,
     rust_type: fn() -> String,
-    column: fn(Expiration) -> Box<dyn AnyColumn>,
+    codecs: Codecs,
+    column: fn(Expiration, Codecs) -> Box<dyn AnyColumn>,
 }
 
 impl Declared {
@@ -116,6 +167,7 @@ impl Declared {
             type_name: Cow::Borrowed(wanted.type_name),
             expiration: wanted.expiration,
             rust_type: wanted.rust_type,
+            codecs: wanted.codecs,
             column: wanted.column,
         }
     }
@@ -130,8 +182,65 @@ impl Declared {
             type_name: owned(wanted.type_name),
             expiration: wanted.expiration,
             rust_type: wanted.rust_type,
+            codecs: wanted.codecs,
             column: wanted.column,
         }
+    }
+
+    /// A state that is stored and not declared, as whatever bytes it was stored as.
+    pub(super) fn orphan(header: &StateHeader) -> Self {
+        Declared {
+            name: Cow::Owned(header.name.clone()),
+            kind: header.kind,
+            key_type: Cow::Owned(header.key_type.clone()),
+            type_name: Cow::Owned(header.type_name.clone()),
+            expiration: header.expiration(),
+            rust_type: || "bytes".to_owned(),
+            codecs: [AnyCodec::new(Codec::RAW); 2],
+            column: match header.kind {
+                Kind::Value => value_column::<Bytes>,
+                Kind::Table => table_column::<Bytes, Bytes>,
+                Kind::Buffer => buffer_column::<Bytes>,
+            },
+        }
+    }
+
+    /// What is stored beside records.
+    pub(super) fn header(&self) -> StateHeader {
+        StateHeader {
+            name: self.name.clone().into_owned(),
+            kind: self.kind,
+            key_type: self.key_type.clone().into_owned(),
+            type_name: self.type_name.clone().into_owned(),
+            lifetime_ms: self.expiration.lifetime_ms(),
+            counts_reads: self.expiration.counts_reads(),
+        }
+    }
+
+    /// Whether something that is stored under its name is of its kind and its types.
+    pub(super) fn stores(&self, header: &StateHeader) -> bool {
+        self.kind == header.kind
+            && self.key_type == header.key_type
+            && self.type_name == header.type_name
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    ///
+    /// What differs.
+    pub(super) fn check_stored(&self, header: &StateHeader) -> Result<(), RestoreError> {
+        let state = header.name.clone();
+        if self.kind != header.kind {
+            let (stored, declared) = (header.kind.to_string(), self.kind.to_string());
+            return Err(RestoreError::StateKind { state, stored, declared });
+        }
+        if !self.stores(header) {
+            let stored = names(&header.key_type, &header.type_name);
+            let declared = names(&self.key_type, &self.type_name);
+            return Err(RestoreError::StateType { state, stored, declared });
+        }
+        Ok(())
     }
 
     /// Checks its names and its expiration.
@@ -145,6 +254,13 @@ impl Declared {
             address::check("key type", &self.key_type)?;
         }
         address::check("state type", &self.type_name)?;
+        for (name, codec) in [&self.key_type, &self.type_name].into_iter().zip(self.codecs) {
+            if name.starts_with(BUILT_IN) && !(codec.is_built_in)(codec) {
+                let (what, name) = ("state type", name.clone().into_owned());
+                let why = "it is that of a built-in type, which this is not";
+                return Err(error::Kind::InvalidName { what, name, why }.into());
+            }
+        }
         match self.expiration.fault() {
             None => Ok(()),
             Some(why) => {
@@ -155,7 +271,7 @@ impl Declared {
     }
 
     pub(super) fn column(&self) -> Box<dyn AnyColumn> {
-        (self.column)(self.expiration)
+        (self.column)(self.expiration, self.codecs)
     }
 
     #[inline]

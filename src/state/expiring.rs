@@ -7,12 +7,17 @@ use std::hint::black_box;
 
 use super::addresses::Slot;
 use super::chunks::Cells;
-use super::column::{AnyColumn, Column};
+use super::column::{AnyColumn, Column, Stored};
+use super::cuts::Cutting;
 use super::deadline::{Deadline, Item, Upkeep};
+use super::record::{Reader, Tag};
+use super::restore::Restored;
+use super::walk::{Failure, Walker};
+use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
 
-pub(super) struct ExpiringColumn<V> {
-    values: Column<V>,
+pub(super) struct ExpiringColumn<V: 'static> {
+    pub(super) values: Column<V>,
     expiration: Expiration,
     deadlines: Cells<Deadline>,
     /// The deadlines that the running invocation moved, as they were, oldest first.
@@ -20,8 +25,8 @@ pub(super) struct ExpiringColumn<V> {
 }
 
 impl<V: 'static> ExpiringColumn<V> {
-    pub(super) fn new(expiration: Expiration) -> Self {
-        let (values, deadlines) = (Column::new(), Cells::default());
+    pub(super) fn new(expiration: Expiration, codec: &'static Codec<V>) -> Self {
+        let (values, deadlines) = (Column::new(codec), Cells::default());
         ExpiringColumn { values, expiration, deadlines, before: Vec::new() }
     }
 
@@ -30,7 +35,7 @@ impl<V: 'static> ExpiringColumn<V> {
         self.values.is_unwritten() && self.before.is_empty()
     }
 
-    fn deadline(&self, slot: Slot) -> u64 {
+    pub(super) fn deadline(&self, slot: Slot) -> u64 {
         self.deadlines.get(slot).map_or(0, |deadline| deadline.at)
     }
 
@@ -60,6 +65,20 @@ impl<V: 'static> ExpiringColumn<V> {
         }
         self.values.put(slot, value)
     }
+
+    /// Notes for cuts what was written, or had its deadline moved.
+    fn note(&mut self, cutting: &mut Cutting<'_>) {
+        let Column { codec, cells, before, stamps } = &mut self.values;
+        let written = before.first();
+        let moved = self.before.first();
+        let slot = written.map(|(slot, _)| *slot).or(moved.map(|(slot, _)| *slot));
+        let Some(slot) = slot else { return };
+        let is_there = cells.get(slot).is_some_and(Option::is_some);
+        let was = written.map_or_else(|| cells.get(slot)?.as_ref(), |(_, was)| was.as_ref());
+        let until = self.deadlines.get(slot).map(|deadline| deadline.at);
+        let until = moved.map(|(_, before)| *before).or(until);
+        cutting.value(stamps, slot, was.map(|was| (was, until)), is_there, codec);
+    }
 }
 
 impl<V: 'static> AnyColumn for ExpiringColumn<V> {
@@ -69,6 +88,9 @@ impl<V: 'static> AnyColumn for ExpiringColumn<V> {
     }
 
     fn commit(&mut self, upkeep: &mut Upkeep<'_>) {
+        if let Some(mut cutting) = upkeep.cutting() {
+            self.note(&mut cutting);
+        }
         for slot in self.values.written() {
             // There is none if a value was taken away where there never was one.
             if let Some(deadline) = self.deadlines.get_mut(slot) {
@@ -90,6 +112,12 @@ impl<V: 'static> AnyColumn for ExpiringColumn<V> {
         let deadline = self.deadlines.get_mut(item.slot).expect("what has an item has a deadline");
         deadline.was_due();
         if deadline.has_passed(now_ms) {
+            if let Some(mut cutting) = upkeep.cutting() {
+                let Column { codec, cells, stamps, .. } = &mut self.values;
+                let was = cells.get(item.slot).and_then(Option::as_ref);
+                let was = was.map(|was| (was, Some(deadline.at)));
+                cutting.value(stamps, item.slot, was, false, codec);
+            }
             self.values.drop_value(item.slot);
             upkeep.count(item.slot, -1);
             1
@@ -97,5 +125,47 @@ impl<V: 'static> AnyColumn for ExpiringColumn<V> {
             upkeep.settle(deadline, true, item.slot, 0);
             0
         }
+    }
+}
+
+impl<V: 'static> Stored for ExpiringColumn<V> {
+    fn walk(
+        &self,
+        from: (Slot, u64),
+        walker: &mut Walker<'_>,
+    ) -> Result<Option<(Slot, u64)>, Failure> {
+        let Column { codec, cells, stamps, .. } = &self.values;
+        walker.each(
+            from,
+            |at| cells.next(at),
+            stamps,
+            |walker, slot, _| {
+                match self.values.get(slot) {
+                    Some(value) if walker.range().contains(stamps.get(slot)) => {
+                        let until = Some(self.deadline(slot));
+                        walker.write(slot, |pen| pen.value(until, codec, value))?;
+                    }
+                    _ => {}
+                }
+                Ok(None)
+            },
+        )
+    }
+
+    fn apply(
+        &mut self,
+        tag: Tag,
+        mut content: Reader<'_>,
+        site: &mut Restored<'_>,
+    ) -> Result<(), CodecError> {
+        let (mut value, mut until) = (None, None);
+        if tag == Tag::Value {
+            until = site.deadline(&mut content, self.expiration)?;
+            value = Some(self.values.codec.read(content.rest())?);
+        }
+        if let Some(slot) = self.values.restore(value, site) {
+            site.set_deadline(self.deadlines.get_or_make(slot), until, 0);
+        }
+        Ok(())
     }
 }

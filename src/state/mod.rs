@@ -11,15 +11,20 @@ mod addresses;
 mod buffer;
 mod chunks;
 mod column;
+mod cuts;
 mod deadline;
 mod declared;
 mod deque;
 mod elements;
 mod expiring;
+mod record;
 mod registry;
+mod restore;
 mod rows;
 mod site;
+mod stamps;
 mod table;
+mod walk;
 mod wheel;
 
 pub(crate) use addresses::Slot;
@@ -31,6 +36,7 @@ pub(crate) use wheel::{Wheel, WheelKey};
 use addresses::Addresses;
 use buffer::BufferColumn;
 use column::{AnyColumn, Column};
+use cuts::Cuts;
 use deadline::{Item, Upkeep};
 use declared::Wanted;
 use expiring::ExpiringColumn;
@@ -70,6 +76,8 @@ pub(crate) struct FunctionState {
     written: Vec<usize>,
     /// What expires.
     wheel: Wheel<Item>,
+    /// If cuts are taken.
+    cuts: Option<Box<Cuts>>,
 }
 
 impl FunctionState {
@@ -84,6 +92,7 @@ impl FunctionState {
             columns: declared.iter().map(Declared::column).collect(),
             written: Vec::new(),
             wheel: Wheel::default(),
+            cuts: None,
         }
     }
 
@@ -287,7 +296,8 @@ impl FunctionState {
     pub(crate) fn commit(&mut self, cursor: Cursor) {
         let (addresses, wheel) = (&mut self.addresses, &mut self.wheel);
         for at in self.written.drain(..) {
-            let mut upkeep = Upkeep { column: at as u32, addresses, wheel };
+            let cuts = self.cuts.as_deref_mut();
+            let mut upkeep = Upkeep { column: at as u32, addresses, wheel, cuts };
             self.columns[at].commit(&mut upkeep);
         }
         if let Some(registry) = &mut self.registry {
@@ -300,7 +310,8 @@ impl FunctionState {
     pub(crate) fn rollback(&mut self, cursor: Cursor) {
         let (addresses, wheel) = (&mut self.addresses, &mut self.wheel);
         for at in self.written.drain(..) {
-            let mut upkeep = Upkeep { column: at as u32, addresses, wheel };
+            let cuts = self.cuts.as_deref_mut();
+            let mut upkeep = Upkeep { column: at as u32, addresses, wheel, cuts };
             self.columns[at].rollback(&mut upkeep);
         }
         if let Some(registry) = &mut self.registry {
@@ -334,7 +345,8 @@ impl FunctionState {
         while room > 0 {
             let Some((_, item)) = self.wheel.next_due(now_ms) else { return false };
             let (addresses, wheel) = (&mut self.addresses, &mut self.wheel);
-            let mut upkeep = Upkeep { column: item.column, addresses, wheel };
+            let cuts = self.cuts.as_deref_mut();
+            let mut upkeep = Upkeep { column: item.column, addresses, wheel, cuts };
             let column = &mut self.columns[item.column as usize];
             let pieces = column.expire(item, now_ms, room, &mut upkeep);
             // An item that is set again counts as well: looking at it took time.

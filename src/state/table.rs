@@ -10,10 +10,14 @@ use std::hint::black_box;
 
 use super::addresses::Slot;
 use super::chunks::Cells;
-use super::column::AnyColumn;
+use super::column::{AnyColumn, Stored};
 use super::deadline::{Item, Upkeep};
+use super::record::{Reader, Tag};
+use super::restore::Restored;
 use super::rows::{Half, Row, RowNumber, Rows, half};
 use super::site::Site;
+use super::walk::{Failure, Walker};
+use crate::codec::CodecError;
 use crate::expiration::Expiration;
 
 pub(super) struct TableColumn<K, V> {
@@ -152,6 +156,16 @@ impl<K: Hash + Eq + 'static, V: 'static> AnyColumn for TableColumn<K, V> {
         rows.take(row);
         self.release_if_empty(slot, upkeep);
         1
+    }
+}
+
+impl<K: Hash + Eq + 'static, V: 'static> Stored for TableColumn<K, V> {
+    fn walk(&self, _: (Slot, u64), _: &mut Walker<'_>) -> Result<Option<(Slot, u64)>, Failure> {
+        Ok(None)
+    }
+
+    fn apply(&mut self, _: Tag, _: Reader<'_>, _: &mut Restored<'_>) -> Result<(), CodecError> {
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The values of a function type against plain maps.
 
 mod buffer;
+mod cuts;
 mod registry;
 mod table;
 

@@ -1,0 +1,282 @@
+//! Cuts through the state of one function type: which were taken, what was taken away since, and the
+//! one that is being written.
+//!
+//! Cuts divide time into *epochs*: epoch `n` ends with cut `n`, and what was there at the beginning
+//! counts as written in epoch 0. Every unit that is written is stamped with the epoch, when the invocation
+//! that wrote it is committed; an invocation that fails leaves nothing here. A *delta* is what was
+//! written since a cut that was committed. What was taken away since is in it as *tombstones*. A unit
+//! that came into being after the latest cut that counts, or may count yet, needs none.
+//!
+//! All of this is there only if it was asked for. Otherwise nothing is stamped.
+
+use std::collections::VecDeque;
+
+use super::FunctionState;
+use super::addresses::{Addresses, Slot};
+use super::deadline::Upkeep;
+use super::record::{Records, StateHeader};
+use super::stamps::{Range, Stamp, Stamps};
+use super::walk::{self, Budget, Fault, Pen, Place, Sink, Walk, Walked, WriteError};
+use crate::codec::{Codec, CodecError};
+
+#[derive(Default)]
+pub(super) struct Cuts {
+    /// The number of cuts that were taken, and one.
+    epoch: u32,
+    /// The latest cut that was committed; 0 for what was there at the beginning.
+    pub(super) committed: u32,
+    /// A cut that was taken and is neither committed nor abandoned.
+    pending: Option<u32>,
+    /// The last epoch of which tombstones were forgotten.
+    lost: u32,
+    /// By epoch.
+    tombstones: VecDeque<(u32, Records)>,
+    tombstone_bytes: usize,
+    tombstone_bytes_max: usize,
+    pub(super) walk: Option<Walk>,
+    scratch: Vec<u8>,
+    /// What is left out, so that tests can show that they notice.
+    #[cfg(test)]
+    pub(super) without: Option<Without>,
+}
+
+/// What a cut is not exact without.
+#[cfg(test)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Without {
+    Kept,
+    Tombstones,
+}
+
+impl Cuts {
+    fn new(tombstone_bytes_max: usize) -> Self {
+        Cuts { epoch: 1, tombstone_bytes_max, ..Cuts::default() }
+    }
+
+    /// The latest cut that counts, or may count yet.
+    fn latest(&self) -> u32 {
+        self.pending.unwrap_or(self.committed)
+    }
+
+    /// Whether something with this stamp was certainly not there at the latest cut.
+    fn is_new(&self, stamp: Stamp) -> bool {
+        stamp.is_young() && stamp.epoch() > self.latest()
+    }
+
+    fn tombstones_are_kept(&self) -> bool {
+        #[cfg(test)]
+        if self.without == Some(Without::Tombstones) {
+            return false;
+        }
+        // If this epoch has lost some already, only a full cut can follow.
+        self.lost < self.epoch
+    }
+
+    fn add_tombstone(&mut self, bin: u16) {
+        if self.tombstones.back().is_none_or(|(epoch, _)| *epoch < self.epoch) {
+            self.tombstones.push_back((self.epoch, Records::default()));
+        }
+        let (_, records) = self.tombstones.back_mut().expect("there is one now");
+        self.tombstone_bytes -= records.bytes();
+        records.push(bin, &self.scratch);
+        self.tombstone_bytes += records.bytes();
+        if self.tombstone_bytes > self.tombstone_bytes_max {
+            self.lose_tombstones();
+        }
+    }
+
+    fn lose_tombstones(&mut self) {
+        self.lost = self.epoch;
+        // A delta that is being written still needs its own.
+        let needed = self.walk.as_ref().map_or(0, |walk| walk.range.cut);
+        self.forget_tombstones(|epoch| epoch > needed);
+    }
+
+    fn forget_tombstones(&mut self, of: impl Fn(u32) -> bool) {
+        let bytes = &mut self.tombstone_bytes;
+        self.tombstones.retain(|(epoch, records)| {
+            let is_kept = !of(*epoch);
+            *bytes -= if is_kept { 0 } else { records.bytes() };
+            is_kept
+        });
+    }
+}
+
+/// What a column knows of cuts when what it remembers of an invocation is committed, or when something
+/// expires.
+pub(super) struct Cutting<'a> {
+    column: u32,
+    addresses: &'a Addresses,
+    pub(super) cuts: &'a mut Cuts,
+}
+
+impl Upkeep<'_> {
+    /// What there is to do for cuts; nothing, most often.
+    #[inline]
+    pub(super) fn cutting(&mut self) -> Option<Cutting<'_>> {
+        let cuts = self.cuts.as_deref_mut()?;
+        Some(Cutting { column: self.column, addresses: self.addresses, cuts })
+    }
+}
+
+impl Cutting<'_> {
+    /// The stamp of a unit that is written now.
+    pub(super) fn written(&self, before: Stamp, was_there: bool) -> Stamp {
+        Stamp::new(self.cuts.epoch, !was_there || self.cuts.is_new(before))
+    }
+
+    /// Whether what a unit was is still needed, of a table's row or of a value.
+    pub(super) fn needs(&self, slot: Slot, row: u32, before: Stamp) -> bool {
+        let place = Place { column: self.column, slot, row: u64::from(row) };
+        self.cuts.walk.as_ref().is_some_and(|walk| walk.needs(place, before))
+    }
+
+    /// Writes a unit for the walk as it was.
+    pub(super) fn keep(
+        &mut self,
+        slot: Slot,
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+    ) {
+        #[cfg(test)]
+        if self.cuts.without == Some(Without::Kept) {
+            return;
+        }
+        let Cuts { walk, scratch, .. } = &mut *self.cuts;
+        let walk = walk.as_mut().expect("a walk needs it");
+        walk.keep(self.column, self.addresses.id(slot), scratch, write);
+    }
+
+    /// Notes that the value in a slot was written, or had its deadline moved, or was taken away. It was
+    /// this until then, with its deadline.
+    pub(super) fn value<V>(
+        &mut self,
+        stamps: &mut Stamps,
+        slot: Slot,
+        was: Option<(&V, Option<u64>)>,
+        is_there: bool,
+        codec: &Codec<V>,
+    ) {
+        let stamp = stamps.get(slot);
+        if let Some((value, deadline)) = was {
+            if self.needs(slot, 0, stamp) {
+                self.keep(slot, |pen| pen.value(deadline, codec, value));
+            }
+            if !is_there {
+                self.cleared(slot, stamp);
+            }
+        }
+        stamps.set(slot, self.written(stamp, was.is_some()));
+    }
+
+    /// Notes that what is in a slot is gone.
+    pub(super) fn cleared(&mut self, slot: Slot, before: Stamp) {
+        self.gone(slot, before, |_| None);
+    }
+
+    fn gone(
+        &mut self,
+        slot: Slot,
+        before: Stamp,
+        key: impl FnOnce(&mut Vec<u8>) -> Option<Result<(), CodecError>>,
+    ) {
+        if self.cuts.is_new(before) || !self.cuts.tombstones_are_kept() {
+            return;
+        }
+        let id = self.addresses.id(slot);
+        match walk::tombstone(&mut self.cuts.scratch, self.column, id, key) {
+            Ok(bin) => self.cuts.add_tombstone(bin),
+            // A full cut says what is wrong with the type.
+            Err(_) => self.cuts.lose_tombstones(),
+        }
+    }
+}
+
+impl FunctionState {
+    /// From now on cuts can be taken. Tombstones may take so much memory; beyond it the next cut must
+    /// be a full one.
+    pub(crate) fn keep_cuts(&mut self, tombstone_bytes_max: usize) {
+        assert!(self.cuts.is_none() && self.written.is_empty());
+        self.cuts = Some(Box::new(Cuts::new(tombstone_bytes_max)));
+    }
+
+    fn cuts(&mut self) -> &mut Cuts {
+        self.cuts.as_deref_mut().expect("cuts are kept")
+    }
+
+    /// Takes a cut, whose number it gives, and begins to write it: everything, or what was written
+    /// since a cut, which is the latest that was committed; 0 stands for what was restored.
+    ///
+    /// It is not called during an invocation, nor before the cut before it is committed or
+    /// abandoned.
+    pub(crate) fn take_cut(&mut self, since: Option<u32>) -> u32 {
+        assert!(self.written.is_empty(), "an invocation is under way");
+        let columns = self.columns.len();
+        let cuts = self.cuts();
+        assert_eq!(cuts.pending, None, "a cut is open");
+        if since.is_some() {
+            assert_eq!(since, Some(cuts.committed), "a delta follows what was committed");
+            assert!(cuts.lost <= cuts.committed, "what was taken away is no longer known");
+        }
+        let cut = cuts.epoch;
+        cuts.walk = Some(Walk::new(Range { since, cut }, columns));
+        cuts.pending = Some(cut);
+        cuts.epoch += 1;
+        cut
+    }
+
+    /// Writes some more of a cut, and says whether that was all of it.
+    ///
+    /// # Errors
+    ///
+    /// If a piece of state cannot be written, or not be read again. The cut must be abandoned.
+    pub(crate) fn walk(&mut self, budget: Budget, out: &mut dyn Sink) -> Result<bool, WriteError> {
+        assert!(self.written.is_empty(), "an invocation is under way");
+        let cuts = self.cuts.as_deref_mut().expect("cuts are kept");
+        let Cuts { walk, scratch, tombstones, .. } = cuts;
+        let Some(open) = walk else { return Ok(true) };
+        let on = Walked { addresses: &self.addresses, columns: &self.columns, tombstones };
+        let done = open.go(budget, &on, scratch, out);
+        if !matches!(done, Ok(false)) {
+            self.end_walk();
+        }
+        done.map_err(|failure| failure.named(|at| self.declared[at].name.clone().into_owned()))
+    }
+
+    fn end_walk(&mut self) {
+        let Some(walk) = self.cuts().walk.take() else { return };
+        for item in walk.deferred {
+            let (addresses, wheel) = (&mut self.addresses, &mut self.wheel);
+            let mut upkeep = Upkeep { column: item.column, addresses, wheel, cuts: None };
+            self.columns[item.column as usize].resume(item, &mut upkeep);
+        }
+    }
+
+    /// A cut is durable that was written to its end. Deltas can follow it.
+    pub(crate) fn committed(&mut self, cut: u32) {
+        let cuts = self.cuts();
+        assert_eq!((cuts.pending, cuts.walk.is_none()), (Some(cut), true), "it was written");
+        (cuts.pending, cuts.committed) = (None, cut);
+        cuts.forget_tombstones(|epoch| epoch <= cut);
+    }
+
+    /// A cut will never be durable.
+    pub(crate) fn abandoned(&mut self, cut: u32) {
+        self.end_walk();
+        let cuts = self.cuts();
+        assert_eq!(cuts.pending, Some(cut), "it was taken and not yet decided on");
+        cuts.pending = None;
+        if cuts.lost > cuts.committed {
+            cuts.forget_tombstones(|_| true);
+        }
+    }
+
+    /// Whether the next cut must be a full one.
+    pub(crate) fn wants_full(&self) -> bool {
+        self.cuts.as_deref().is_some_and(|cuts| cuts.lost > cuts.committed)
+    }
+
+    /// What records refer to.
+    pub(crate) fn declared_states(&self) -> Vec<StateHeader> {
+        self.declared.iter().map(super::Declared::header).collect()
+    }
+}

@@ -1,0 +1,177 @@
+//! State from what was stored of it.
+//!
+//! Records are applied in the order in which they were written, those of a full cut first and then those of
+//! each delta on top of it. Only records of the bins that are wanted need be applied, and those of
+//! several workers can be, one after the other.
+//!
+//! A state that is stored and not declared is kept as the bytes it was stored as. It has a column like
+//! any other state, so that it expires and is part of later cuts, but nobody finds it until it is
+//! registered with the name and the types it was stored with.
+
+use super::FunctionState;
+use super::addresses::{Addresses, Slot};
+use super::deadline::{Deadline, Upkeep};
+use super::declared::{Declared, Kind};
+use super::record::{Damage, Reader, Record, StateHeader, Tag};
+use crate::address::Id;
+use crate::codec::CodecError;
+use crate::expiration::Expiration;
+use crate::placement;
+
+/// Why state cannot be restored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestoreError {
+    #[error("state \"{state}\" is stored as a {stored} but declared as a {declared}")]
+    StateKind { state: String, stored: String, declared: String },
+    #[error("state \"{state}\" is stored as \"{stored}\" but declared as \"{declared}\"")]
+    StateType { state: String, stored: String, declared: String },
+    #[error("a record is damaged: {0}")]
+    Damaged(Damage),
+    #[error("state \"{state}\" of \"{id}\" cannot be read: {why}")]
+    Unreadable { state: String, id: Id, why: CodecError },
+}
+
+/// Restores what one worker wrote of a cut.
+pub(crate) struct Restoring<'a> {
+    state: &'a mut FunctionState,
+    /// The column for each stored state, what kind it is of, and whether it was stored with deadlines.
+    columns: Vec<(usize, Kind, bool)>,
+    now_ms: u64,
+}
+
+impl FunctionState {
+    /// Begins to restore records that go with these headers. Nothing else happened here but
+    /// restoring. `now_ms` is used where something expires that did not when it was stored.
+    ///
+    /// # Errors
+    ///
+    /// If a state is declared otherwise than it is stored.
+    pub(crate) fn restore(
+        &mut self,
+        headers: &[StateHeader],
+        now_ms: u64,
+    ) -> Result<Restoring<'_>, RestoreError> {
+        let mut columns = Vec::with_capacity(headers.len());
+        for header in headers {
+            let constants = self.declared[..self.constants].iter();
+            let at = match constants.clone().position(|known| known.is_called(&header.name)) {
+                Some(at) => {
+                    self.declared[at].check_stored(header)?;
+                    at
+                }
+                None => self.orphan(header),
+            };
+            columns.push((at, header.kind, header.expires()));
+        }
+        Ok(Restoring { state: self, columns, now_ms })
+    }
+
+    /// The column of a state that is not declared.
+    fn orphan(&mut self, header: &StateHeader) -> usize {
+        let orphans = &self.declared[self.constants..];
+        let known =
+            orphans.iter().position(|known| known.is_called(&header.name) && known.stores(header));
+        known.map_or_else(
+            || {
+                let orphan = Declared::orphan(header);
+                self.columns.push(orphan.column());
+                self.declared.push(orphan);
+                self.columns.len() - 1
+            },
+            |at| self.constants + at,
+        )
+    }
+}
+
+impl Restoring<'_> {
+    /// Applies one record.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, or its content cannot be read. The state is then of no use.
+    pub(crate) fn apply(&mut self, record: &[u8]) -> Result<(), RestoreError> {
+        let damaged = RestoreError::Damaged;
+        let Record { tag, column, id, content } = Record::read(record).map_err(damaged)?;
+        let at = usize::try_from(column).ok().and_then(|at| self.columns.get(at));
+        let &(at, kind, expires) = at.ok_or(damaged("it is of a state that is not listed"))?;
+        let fits = match tag {
+            Tag::Value => kind == Kind::Value,
+            Tag::Entry | Tag::Removed => kind == Kind::Table,
+            Tag::Elements => kind == Kind::Buffer,
+            Tag::Cleared => true,
+        };
+        if !fits {
+            return Err(damaged("it is of another kind than its state"));
+        }
+        let hash = placement::hash(&id);
+        let FunctionState { addresses, wheel, columns, declared, .. } = &mut *self.state;
+        let slot = addresses.find(&id, hash);
+        let upkeep = Upkeep { column: at as u32, addresses, wheel, cuts: None };
+        let mut site = Restored { id: &id, hash, slot, now_ms: self.now_ms, expires, upkeep };
+        let applied = columns[at].apply(tag, content, &mut site);
+        let slot = site.slot;
+        applied.map_err(|why| {
+            let state = declared[at].name.clone().into_owned();
+            RestoreError::Unreadable { state, id, why }
+        })?;
+        if let Some(slot) = slot {
+            addresses.release_if_empty(slot, hash);
+        }
+        Ok(())
+    }
+}
+
+/// Where a record is restored.
+pub(super) struct Restored<'a> {
+    id: &'a Id,
+    hash: u64,
+    slot: Option<Slot>,
+    now_ms: u64,
+    /// Whether it was stored with a deadline.
+    expires: bool,
+    pub(super) upkeep: Upkeep<'a>,
+}
+
+impl Restored<'_> {
+    /// The slot of the address, if it has one.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        self.slot
+    }
+
+    /// The slot of the address, which gets one if it has none.
+    pub(super) fn settle(&mut self) -> Slot {
+        let addresses: &mut Addresses = self.upkeep.addresses;
+        *self.slot.get_or_insert_with(|| addresses.insert(self.id, self.hash))
+    }
+
+    /// Reads the deadline that something was stored with, and makes of it the one it has; `None` if it
+    /// is over and nobody would take it away.
+    pub(super) fn deadline(
+        &self,
+        content: &mut Reader<'_>,
+        expiration: Expiration,
+    ) -> Result<Option<u64>, Damage> {
+        let stored = if self.expires { Some(content.varint()?) } else { None };
+        Ok(self.deadline_of(stored, expiration))
+    }
+
+    /// The same of a deadline that was read.
+    pub(super) fn deadline_of(&self, stored: Option<u64>, expiration: Expiration) -> Option<u64> {
+        match (stored, expiration.is_never()) {
+            (Some(deadline), true) => (deadline > self.now_ms).then_some(u64::MAX),
+            (Some(deadline), false) => Some(deadline),
+            (None, _) => Some(expiration.written(self.now_ms)),
+        }
+    }
+
+    /// Sets a deadline of something in a slot, which is there or not.
+    pub(super) fn set_deadline(&mut self, deadline: &mut Deadline, at: Option<u64>, row: u32) {
+        let slot = self.slot.expect("something is there, or was");
+        // The item is set anew, since deadlines only move on as long as nothing is restored.
+        self.upkeep.settle(deadline, false, slot, row);
+        if let Some(at) = at {
+            deadline.at = at;
+            self.upkeep.settle(deadline, true, slot, row);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Cuts of running state: what was stored of each is what there was when it was taken.
+
+mod program;
+
+use super::*;
+use crate::state::cuts::Without;
+use crate::state::record::StateHeader;
+use crate::state::restore::RestoreError;
+use crate::state::walk::{Budget, Sink};
+use program::Failed;
+
+/// What one worker wrote of one cut.
+#[derive(Clone, Default)]
+struct Part {
+    headers: Vec<StateHeader>,
+    records: Vec<(u16, Vec<u8>)>,
+}
+
+impl Sink for Part {
+    fn put(&mut self, bin: u16, record: &[u8]) {
+        self.records.push((bin, record.to_vec()));
+    }
+}
+
+const ALL: Budget = Budget { units: usize::MAX, bytes: usize::MAX };
+
+/// Takes a cut and writes all of it.
+fn store(state: &mut FunctionState, since: Option<u32>) -> Part {
+    let cut = state.take_cut(since);
+    let mut part = Part { headers: state.declared_states(), ..Part::default() };
+    assert!(state.walk(ALL, &mut part).unwrap());
+    state.committed(cut);
+    part
+}
+
+/// Restores a full cut and what follows it, as far as it is of some bins.
+fn restore(
+    state: &mut FunctionState,
+    parts: &[Part],
+    is_wanted: impl Fn(u16) -> bool,
+    now_ms: u64,
+) -> Result<(), RestoreError> {
+    for part in parts {
+        let mut restoring = state.restore(&part.headers, now_ms)?;
+        for (_, record) in part.records.iter().filter(|(bin, _)| is_wanted(*bin)) {
+            restoring.apply(record)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_cut_of_a_random_program_is_restored_as_it_was() {
+    for seed in 0..300 {
+        program::run(seed, None).unwrap_or_else(|Failed(why)| panic!("seed {seed}: {why}"));
+    }
+}
+
+/// The test above would notice if what it is about were not so.
+#[test]
+fn cuts_are_not_exact_without_what_makes_them_so() {
+    for without in [Without::Kept, Without::Tombstones] {
+        let failed = (0..30).filter(|seed| program::run(*seed, Some(without)).is_err());
+        assert!(failed.count() > 10, "without {without:?} most programs should fail");
+    }
+}
+
+const DECLARED: [ValueSpec<u64>; 2] = [COUNT, ValueSpec::new("total")];
+
+fn counting() -> FunctionState {
+    let mut state = FunctionState::new(&DECLARED.map(Declared::new), None);
+    state.keep_cuts(1 << 20);
+    state
+}
+
+fn put(state: &mut FunctionState, number: u64, value: Option<u64>) {
+    let id = Id::from(number);
+    let mut cursor = seek(state, &id);
+    state.put(&mut cursor, &id, COUNT, value).unwrap();
+    state.commit(cursor);
+}
+
+#[test]
+fn a_delta_holds_what_was_written_since_and_nothing_else() {
+    let mut state = counting();
+    (0..20_000).for_each(|number| put(&mut state, number, Some(number)));
+    assert_eq!(store(&mut state, None).records.len(), 20_000);
+    assert_eq!(store(&mut state, Some(1)).records.len(), 0);
+    put(&mut state, 7, Some(0));
+    put(&mut state, 8, None);
+    // This one comes and goes, and nobody need ever know.
+    put(&mut state, 20_000, Some(0));
+    put(&mut state, 20_000, None);
+    let cut = state.take_cut(Some(2));
+    // Two chunks of the column are passed over as a whole.
+    let mut part = Part::default();
+    assert!(state.walk(Budget { units: 2 * 4096, ..ALL }, &mut part).unwrap());
+    assert_eq!(part.records.len(), 2);
+    state.abandoned(cut);
+    put(&mut state, 9, Some(0));
+    assert_eq!(store(&mut state, Some(2)).records.len(), 3, "what was abandoned is not lost");
+    assert_eq!(store(&mut state, Some(4)).records.len(), 0);
+}
+
+#[test]
+fn too_many_tombstones_ask_for_a_full_cut() {
+    let mut state = FunctionState::new(&DECLARED.map(Declared::new), None);
+    state.keep_cuts(1000);
+    (0..100).for_each(|number| put(&mut state, number, Some(number)));
+    store(&mut state, None);
+    (0..50).for_each(|number| put(&mut state, number, None));
+    let cut = state.take_cut(Some(1));
+    // These are lost, but those that the open delta needs are not.
+    assert!(!state.wants_full());
+    (50..100).for_each(|number| put(&mut state, number, None));
+    assert!(state.wants_full());
+    let mut part = Part::default();
+    assert!(state.walk(ALL, &mut part).unwrap());
+    assert_eq!(part.records.len(), 50);
+    state.committed(cut);
+    assert!(state.wants_full());
+    let full = store(&mut state, None);
+    assert_eq!((full.records.len(), state.wants_full()), (0, false));
+    put(&mut state, 3, Some(3));
+    assert_eq!(store(&mut state, Some(3)).records.len(), 1);
+}

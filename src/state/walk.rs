@@ -1,0 +1,366 @@
+//! The walk that writes what state was at a cut, a slice at a time, while invocations go on.
+//!
+//! Columns are walked in turn, and in each of them slots in ascending order. Whatever is written before
+//! the walk has come to it is put into the walk's own records as it was, when the invocation that wrote
+//! it is committed; its stamp then tells the walk to pass over it. A table or a buffer that is cleared
+//! is put aside and walked where it is. So a slot that is free holds nothing that the walk still needs
+//! and can be used again at once: what it held was written when it was taken away.
+//!
+//! A buffer is not written as it was when something is appended, since there may be much of it. It is
+//! *pinned*: noted how far it went. What expires is swept from a buffer only when the walk has passed.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::addresses::{Addresses, Slot};
+use super::column::AnyColumn;
+use super::deadline::Item;
+use super::record::{self, Mark, Records, Tag};
+use super::stamps::{Range, Stamp, Stamps};
+use crate::address::Id;
+use crate::codec::{Codec, CodecError};
+use crate::placement;
+
+/// Takes the records of a cut, by bin.
+pub(crate) trait Sink {
+    /// Takes a record. Those of a bin are to be restored in the order in which they come.
+    fn put(&mut self, bin: u16, record: &[u8]);
+}
+
+/// How much one call does. The last unit may be larger than what is left.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Budget {
+    /// Units that are looked at, or passed over together.
+    pub(crate) units: usize,
+    /// Bytes that are written.
+    pub(crate) bytes: usize,
+}
+
+/// A piece of state that cannot be part of a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[error("state \"{state}\" of \"{id}\" {}: {why}", match is_read_back {
+    false => "cannot be written",
+    true => "can be written, but not be read again",
+})]
+pub(crate) struct WriteError {
+    pub(crate) state: String,
+    pub(crate) id: Id,
+    pub(crate) is_read_back: bool,
+    pub(crate) why: CodecError,
+}
+
+/// Why a unit is no record.
+#[derive(Debug)]
+pub(super) struct Fault {
+    is_read_back: bool,
+    why: CodecError,
+}
+
+/// The same, with the state and the address.
+#[derive(Debug)]
+pub(super) struct Failure {
+    column: u32,
+    id: Id,
+    fault: Fault,
+}
+
+impl Failure {
+    pub(super) fn named(self, name: impl FnOnce(usize) -> String) -> WriteError {
+        let Failure { column, id, fault: Fault { is_read_back, why } } = self;
+        WriteError { state: name(column as usize), id, is_read_back, why }
+    }
+}
+
+/// How far a walk is: the unit to look at next.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) column: u32,
+    pub(super) slot: Slot,
+    /// The row of a table, or how many elements of a buffer were written or swept; 0 otherwise.
+    pub(super) row: u64,
+}
+
+/// What is left of a table or a buffer that was cleared before the walk had passed it.
+pub(super) trait Aside {
+    fn column(&self) -> u32;
+    /// Says whether that was all of it.
+    fn walk(&mut self, walker: &mut Walker<'_>) -> Result<bool, Failure>;
+}
+
+/// A cut that is being written.
+pub(super) struct Walk {
+    pub(super) range: Range,
+    pub(super) at: Place,
+    /// How many columns there were.
+    columns: u32,
+    /// Where in the tombstones it is; `None` behind the last.
+    tombstones: Option<(usize, Mark)>,
+    /// What was written since, as it was.
+    kept: Records,
+    kept_at: Mark,
+    pub(super) asides: VecDeque<Box<dyn Aside>>,
+    /// Items of the wheel that must wait.
+    pub(super) deferred: BTreeSet<Item>,
+    /// The columns of which a record was read back, if they are to be.
+    checked: Vec<bool>,
+    /// What could not be written when it should have been.
+    failed: Option<Failure>,
+}
+
+impl Walk {
+    pub(super) fn new(range: Range, columns: usize) -> Self {
+        Walk {
+            range,
+            at: Place::default(),
+            columns: columns as u32,
+            tombstones: range.since.map(|_| Default::default()),
+            kept: Records::default(),
+            kept_at: Mark::default(),
+            asides: VecDeque::new(),
+            deferred: BTreeSet::new(),
+            checked: vec![range.since.is_some(); columns],
+            failed: None,
+        }
+    }
+
+    /// Whether it has yet to write a unit, or something of it, that is there since this stamp.
+    #[inline]
+    pub(super) fn needs(&self, place: Place, stamp: Stamp) -> bool {
+        self.range.contains(stamp) && place >= self.at && place.column < self.columns
+    }
+
+    /// Writes a unit as it was at the cut.
+    pub(super) fn keep(
+        &mut self,
+        column: u32,
+        id: &Id,
+        scratch: &mut Vec<u8>,
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+    ) {
+        if self.failed.is_some() {
+            return;
+        }
+        match Pen::write(scratch, column, id, &mut self.checked, write) {
+            Ok(bin) => self.kept.push(bin, scratch),
+            Err(failure) => self.failed = Some(failure),
+        }
+    }
+
+    /// Goes on, and says whether it has come to its end.
+    pub(super) fn go(
+        &mut self,
+        budget: Budget,
+        on: &Walked<'_>,
+        scratch: &mut Vec<u8>,
+        out: &mut dyn Sink,
+    ) -> Result<bool, Failure> {
+        if let Some(failure) = self.failed.take() {
+            return Err(failure);
+        }
+        let (range, checked) = (self.range, &mut self.checked);
+        let addresses = on.addresses;
+        let mut walker = Walker { range, column: 0, addresses, budget, scratch, checked, out };
+        // Tombstones come first: what is restored on top of an older state is taken away and then
+        // put there again, if it is there.
+        while let Some((epoch, mark)) = &mut self.tombstones {
+            let Some((number, records)) = on.tombstones.get(*epoch) else { break };
+            if *number > range.cut {
+                break;
+            }
+            if !walker.has_room() {
+                return Ok(false);
+            }
+            match records.next(mark) {
+                Some((bin, record)) => walker.pass_on(bin, record),
+                None => (*epoch, *mark) = (*epoch + 1, Mark::default()),
+            }
+        }
+        self.tombstones = None;
+        while walker.has_room()
+            && let Some((bin, record)) = self.kept.next(&mut self.kept_at)
+        {
+            walker.pass_on(bin, record);
+            self.kept.forget_before(&mut self.kept_at);
+        }
+        while walker.has_room()
+            && let Some(aside) = self.asides.front_mut()
+        {
+            walker.column = aside.column();
+            if aside.walk(&mut walker)? {
+                self.asides.pop_front();
+            }
+        }
+        while walker.has_room() && self.at.column < self.columns {
+            walker.column = self.at.column;
+            let column = &on.columns[self.at.column as usize];
+            self.at = match column.walk((self.at.slot, self.at.row), &mut walker)? {
+                Some((slot, row)) => Place { slot, row, ..self.at },
+                None => Place { column: self.at.column + 1, slot: 0, row: 0 },
+            };
+        }
+        // There is no room left if anything is.
+        Ok(walker.has_room())
+    }
+}
+
+/// What is walked.
+pub(super) struct Walked<'a> {
+    pub(super) addresses: &'a Addresses,
+    pub(super) columns: &'a [Box<dyn AnyColumn>],
+    pub(super) tombstones: &'a VecDeque<(u32, Records)>,
+}
+
+/// A slice of a walk.
+pub(super) struct Walker<'a> {
+    range: Range,
+    column: u32,
+    addresses: &'a Addresses,
+    budget: Budget,
+    scratch: &'a mut Vec<u8>,
+    checked: &'a mut [bool],
+    out: &'a mut dyn Sink,
+}
+
+impl Walker<'_> {
+    pub(super) fn has_room(&self) -> bool {
+        self.budget.units > 0 && self.budget.bytes > 0
+    }
+
+    pub(super) fn range(&self) -> Range {
+        self.range
+    }
+
+    fn look(&mut self) {
+        self.budget.units -= 1;
+    }
+
+    fn pass_on(&mut self, bin: u16, record: &[u8]) {
+        self.look();
+        self.budget.bytes = self.budget.bytes.saturating_sub(record.len());
+        self.out.put(bin, record);
+    }
+
+    /// Writes a unit of the address in a slot.
+    pub(super) fn write(
+        &mut self,
+        slot: Slot,
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Failure> {
+        let addresses = self.addresses;
+        self.write_of(addresses.id(slot), write)
+    }
+
+    /// Writes a unit of an address.
+    pub(super) fn write_of(
+        &mut self,
+        id: &Id,
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Failure> {
+        let bin = Pen::write(self.scratch, self.column, id, self.checked, write)?;
+        self.budget.bytes = self.budget.bytes.saturating_sub(self.scratch.len());
+        self.out.put(bin, self.scratch);
+        Ok(())
+    }
+
+    /// Visits units in ascending order, from one on, in which a visit may have stopped: those that
+    /// `next` finds and of which the stamps do not say that they are too old for the cut. A visit
+    /// says where in its unit it stopped, if it did. So does this.
+    pub(super) fn each(
+        &mut self,
+        (mut at, mut within): (u32, u64),
+        next: impl Fn(u32) -> Option<u32>,
+        stamps: &Stamps,
+        mut visit: impl FnMut(&mut Self, u32, u64) -> Result<Option<u64>, Failure>,
+    ) -> Result<Option<(u32, u64)>, Failure> {
+        while let Some(unit) = next(at) {
+            if unit > at {
+                (at, within) = (unit, 0);
+            }
+            if !self.has_room() {
+                return Ok(Some((at, within)));
+            }
+            self.look();
+            let last = if self.range.is_after(stamps.highest(at)) {
+                at | (super::chunks::CHUNK as u32 - 1)
+            } else if self.range.is_after(stamps.get(at).epoch()) {
+                at
+            } else if let Some(within) = visit(self, at, within)? {
+                return Ok(Some((at, within)));
+            } else {
+                at
+            };
+            let Some(after) = last.checked_add(1) else { break };
+            (at, within) = (after, 0);
+        }
+        Ok(None)
+    }
+}
+
+/// Writes one record.
+pub(super) struct Pen<'a> {
+    to: &'a mut Vec<u8>,
+    column: u32,
+    id: &'a Id,
+    /// Whether what is written is read back.
+    reads_back: bool,
+}
+
+impl Pen<'_> {
+    /// Makes `to` a record, and says of which bin.
+    fn write(
+        to: &mut Vec<u8>,
+        column: u32,
+        id: &Id,
+        checked: &mut [bool],
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+    ) -> Result<u16, Failure> {
+        to.clear();
+        let checked = &mut checked[column as usize];
+        let reads_back = !std::mem::replace(checked, true);
+        match write(&mut Pen { to, column, id, reads_back }) {
+            Ok(()) => Ok(placement::bin(placement::hash(id)) as u16),
+            Err(fault) => Err(Failure { column, id: id.clone(), fault }),
+        }
+    }
+
+    fn deadline(&mut self, deadline: Option<u64>) {
+        if let Some(deadline) = deadline {
+            record::put_varint(self.to, deadline);
+        }
+    }
+
+    pub(super) fn value<V>(
+        &mut self,
+        deadline: Option<u64>,
+        codec: &Codec<V>,
+        value: &V,
+    ) -> Result<(), Fault> {
+        record::begin(self.to, Tag::Value, self.column, self.id);
+        self.deadline(deadline);
+        encode(self.to, codec, value, self.reads_back)
+    }
+}
+
+/// A record that says that something is gone.
+pub(super) fn tombstone(
+    to: &mut Vec<u8>,
+    column: u32,
+    id: &Id,
+    key: impl FnOnce(&mut Vec<u8>) -> Option<Result<(), CodecError>>,
+) -> Result<u16, CodecError> {
+    to.clear();
+    record::begin(to, Tag::Cleared, column, id);
+    if let Some(result) = key(to) {
+        to[0] = Tag::Removed as u8;
+        result?;
+    }
+    Ok(placement::bin(placement::hash(id)) as u16)
+}
+
+fn encode<V>(to: &mut Vec<u8>, codec: &Codec<V>, value: &V, reads_back: bool) -> Result<(), Fault> {
+    let start = to.len();
+    codec.write(value, to).map_err(|why| Fault { is_read_back: false, why })?;
+    if reads_back {
+        codec.read(&to[start..]).map_err(|why| Fault { is_read_back: true, why })?;
+    }
+    Ok(())
+}
