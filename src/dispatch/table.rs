@@ -31,7 +31,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
 ///
 /// In which order entries come is not specified. It follows from what was done with the table and
 /// from what expired; it is not random.
-pub struct Table<'a, K, V>(Option<TableAt<'a, K, V>>);
+pub struct Table<'a, K: 'static, V: 'static>(Option<TableAt<'a, K, V>>);
 
 impl<K: Hash + Eq + 'static, V: 'static> Table<'_, K, V> {
     /// The value of a key, if there is one.
@@ -110,7 +110,7 @@ impl<K: Hash + Eq + 'static, V: 'static> Table<'_, K, V> {
     }
 }
 
-impl<K, V> fmt::Debug for Table<'_, K, V> {
+impl<K: 'static, V: 'static> fmt::Debug for Table<'_, K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("fits", &self.0.is_some()).finish_non_exhaustive()
     }

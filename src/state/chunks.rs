@@ -76,6 +76,10 @@ impl<X> Default for Cells<X> {
 }
 
 impl<X> Cells<X> {
+    pub(super) const fn new() -> Self {
+        Cells(Vec::new())
+    }
+
     #[inline]
     pub(super) fn get(&self, at: u32) -> Option<&X> {
         let (chunk, place) = place(at);

@@ -168,7 +168,7 @@ impl<V: 'static> Stored for Column<V> {
         walker.each(from, next, &self.stamps, |walker, slot, _| {
             match self.get(slot) {
                 Some(value) if walker.range().contains(self.stamps.get(slot)) => {
-                    walker.write(slot, |pen| pen.value(None, self.codec, value))?;
+                    walker.write(walker.id(slot), |pen| pen.value(None, self.codec, value))?;
                 }
                 _ => {}
             }

@@ -16,7 +16,8 @@ use super::addresses::{Addresses, Slot};
 use super::deadline::Upkeep;
 use super::record::{Records, StateHeader};
 use super::stamps::{Range, Stamp, Stamps};
-use super::walk::{self, Budget, Fault, Pen, Place, Sink, Walk, Walked, WriteError};
+use super::walk::{self, Aside, Budget, Fault, Pen, Place, Sink, Walk, Walked, WriteError};
+use crate::address::Id;
 use crate::codec::{Codec, CodecError};
 
 #[derive(Default)]
@@ -46,6 +47,7 @@ pub(super) struct Cuts {
 pub(super) enum Without {
     Kept,
     Tombstones,
+    Asides,
 }
 
 impl Cuts {
@@ -166,6 +168,32 @@ impl Cutting<'_> {
             }
         }
         stamps.set(slot, self.written(stamp, was.is_some()));
+    }
+
+    /// How far the walk has come in a table or a buffer; `None` if nothing of it is needed, or no more.
+    pub(super) fn needs_from(&self, slot: Slot, before: Stamp) -> Option<u64> {
+        let walk = self.cuts.walk.as_ref()?;
+        let here = Place { column: self.column, slot, row: u64::MAX };
+        if walk.range.is_after(before.epoch()) || !walk.is_to_pass(here) {
+            return None;
+        }
+        let is_within = (walk.at.column, walk.at.slot) == (self.column, slot);
+        Some(if is_within { walk.at.row } else { 0 })
+    }
+
+    /// Has the walk come to a table or a buffer that was put aside.
+    pub(super) fn put_aside(&mut self, slot: Slot, aside: impl FnOnce(Id) -> Box<dyn Aside>) {
+        #[cfg(test)]
+        if self.cuts.without == Some(Without::Asides) {
+            return;
+        }
+        let walk = self.cuts.walk.as_mut().expect("a walk needs it");
+        walk.asides.push_back((self.column, aside(self.addresses.id(slot).clone())));
+    }
+
+    /// Notes that an entry of a table is gone.
+    pub(super) fn removed<K>(&mut self, slot: Slot, before: Stamp, codec: &Codec<K>, key: &K) {
+        self.gone(slot, before, |to| Some(codec.write(key, to)));
     }
 
     /// Notes that what is in a slot is gone.

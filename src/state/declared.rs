@@ -135,9 +135,9 @@ fn value_column<V: 'static>(expiration: Expiration, [codec, _]: Codecs) -> Box<d
 
 fn table_column<K: Hash + Eq + 'static, V: 'static>(
     expiration: Expiration,
-    _: Codecs,
+    [keys, values]: Codecs,
 ) -> Box<dyn AnyColumn> {
-    Box::new(TableColumn::<K, V>::new(expiration))
+    Box::new(TableColumn::<K, V>::new(expiration, (keys.of(), values.of())))
 }
 
 fn buffer_column<E: 'static>(expiration: Expiration, _: Codecs) -> Box<dyn AnyColumn> {

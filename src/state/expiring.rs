@@ -143,7 +143,7 @@ impl<V: 'static> Stored for ExpiringColumn<V> {
                 match self.values.get(slot) {
                     Some(value) if walker.range().contains(stamps.get(slot)) => {
                         let until = Some(self.deadline(slot));
-                        walker.write(slot, |pen| pen.value(until, codec, value))?;
+                        walker.write(walker.id(slot), |pen| pen.value(until, codec, value))?;
                     }
                     _ => {}
                 }

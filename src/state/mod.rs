@@ -24,6 +24,7 @@ mod rows;
 mod site;
 mod stamps;
 mod table;
+mod table_stored;
 mod walk;
 mod wheel;
 

@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use super::addresses::spread;
 use super::chunks::{Cells, Chunks};
 use super::deadline::Deadline;
+use super::stamps::{Stamp, Stamps};
 
 /// The number of a row in its table; it stays the same while the entry is there.
 pub(super) type RowNumber = u32;
@@ -51,12 +52,14 @@ pub(super) struct Rows<K, V> {
     free: Vec<RowNumber>,
     /// Since when rows are not seen; none, in a table whose entries live for ever.
     deadlines: Cells<Deadline>,
+    /// None, if no cuts are taken.
+    stamps: Option<Box<Stamps>>,
 }
 
 impl<K, V> Default for Rows<K, V> {
     fn default() -> Self {
         let (rows, deadlines) = (Chunks::default(), Cells::default());
-        Rows { index: HashTable::new(), rows, free: Vec::new(), deadlines }
+        Rows { index: HashTable::new(), rows, free: Vec::new(), deadlines, stamps: None }
     }
 }
 
@@ -165,5 +168,12 @@ impl<K, V> Rows<K, V> {
     /// The deadlines of all rows, free or not.
     pub(super) fn deadlines_mut(&mut self) -> impl Iterator<Item = &mut Deadline> {
         self.deadlines.iter_mut()
+    }
+    pub(super) fn stamps(&self) -> &Stamps {
+        self.stamps.as_deref().unwrap_or(Stamps::NONE)
+    }
+
+    pub(super) fn set_stamp(&mut self, row: RowNumber, stamp: Stamp) {
+        self.stamps.get_or_insert_default().set(row, stamp);
     }
 }

@@ -55,6 +55,9 @@ pub(super) struct Stamps {
 }
 
 impl Stamps {
+    /// Those of what was never stamped.
+    pub(super) const NONE: &'static Self = &Stamps { cells: Cells::new(), highest: Vec::new() };
+
     #[inline]
     pub(super) fn get(&self, at: u32) -> Stamp {
         self.cells.get(at).copied().unwrap_or_default()

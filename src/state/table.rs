@@ -10,25 +10,27 @@ use std::hint::black_box;
 
 use super::addresses::Slot;
 use super::chunks::Cells;
-use super::column::{AnyColumn, Stored};
+use super::column::AnyColumn;
 use super::deadline::{Item, Upkeep};
-use super::record::{Reader, Tag};
-use super::restore::Restored;
 use super::rows::{Half, Row, RowNumber, Rows, half};
 use super::site::Site;
-use super::walk::{Failure, Walker};
-use crate::codec::CodecError;
+use super::stamps::Stamps;
+use super::table_stored::TableAside;
+use crate::codec::Codec;
 use crate::expiration::Expiration;
 
-pub(super) struct TableColumn<K, V> {
+pub(super) struct TableColumn<K: 'static, V: 'static> {
     /// The tables that are not empty, and those that the running invocation made or emptied.
-    cells: Cells<Option<Box<Rows<K, V>>>>,
-    expiration: Expiration,
+    pub(super) cells: Cells<Option<Box<Rows<K, V>>>>,
+    pub(super) expiration: Expiration,
+    pub(super) codecs: (&'static Codec<K>, &'static Codec<V>),
     /// With a seed of its own, so that nobody can choose keys that are found slowly. The order of
     /// entries does not depend on it.
     hasher: RandomState,
     /// What the running invocation changed, oldest first.
     pub(super) before: Vec<(Slot, Before<K, V>)>,
+    /// Of whole tables: when something in them was last written.
+    pub(super) stamps: Stamps,
 }
 
 /// What there was before a change.
@@ -43,20 +45,23 @@ pub(super) enum Before<K, V> {
 }
 
 impl<K: Hash + Eq + 'static, V: 'static> TableColumn<K, V> {
-    pub(super) fn new(expiration: Expiration) -> Self {
+    pub(super) fn new(
+        expiration: Expiration,
+        codecs: (&'static Codec<K>, &'static Codec<V>),
+    ) -> Self {
         let (cells, hasher, before) = (Cells::default(), RandomState::new(), Vec::new());
-        TableColumn { cells, expiration, hasher, before }
+        TableColumn { cells, expiration, codecs, hasher, before, stamps: Stamps::default() }
     }
 
-    fn half<Q: Hash + ?Sized>(&self, key: &Q) -> Half {
+    pub(super) fn half<Q: Hash + ?Sized>(&self, key: &Q) -> Half {
         half(self.hasher.hash_one(key))
     }
 
-    fn rows(&self, slot: Slot) -> Option<&Rows<K, V>> {
+    pub(super) fn rows(&self, slot: Slot) -> Option<&Rows<K, V>> {
         self.cells.get(slot)?.as_deref()
     }
 
-    fn rows_mut(&mut self, slot: Slot) -> &mut Rows<K, V> {
+    pub(super) fn rows_mut(&mut self, slot: Slot) -> &mut Rows<K, V> {
         let rows = self.cells.get_mut(slot).and_then(Option::as_deref_mut);
         rows.expect("there is a table in the slot")
     }
@@ -81,7 +86,7 @@ impl<K: Hash + Eq + 'static, V: 'static> TableColumn<K, V> {
     }
 
     /// Takes a table away that has no entry any more.
-    fn release_if_empty(&mut self, slot: Slot, upkeep: &mut Upkeep<'_>) {
+    pub(super) fn release_if_empty(&mut self, slot: Slot, upkeep: &mut Upkeep<'_>) {
         if self.rows(slot).is_some_and(|rows| rows.len() == 0) {
             let rows = self.cells.get_mut(slot).and_then(Option::take);
             rows.into_iter().for_each(|mut rows| bury(&mut rows, upkeep));
@@ -91,7 +96,7 @@ impl<K: Hash + Eq + 'static, V: 'static> TableColumn<K, V> {
 }
 
 /// Takes back the items of a table that is no more.
-fn bury<K, V>(rows: &mut Rows<K, V>, upkeep: &mut Upkeep<'_>) {
+pub(super) fn bury<K, V>(rows: &mut Rows<K, V>, upkeep: &mut Upkeep<'_>) {
     for deadline in rows.deadlines_mut() {
         upkeep.settle(deadline, false, 0, 0);
     }
@@ -103,10 +108,21 @@ impl<K: Hash + Eq + 'static, V: 'static> AnyColumn for TableColumn<K, V> {
     }
 
     fn commit(&mut self, upkeep: &mut Upkeep<'_>) {
+        let mut needed_from = upkeep.cutting().and_then(|mut cutting| self.note(&mut cutting));
         let mut changes = std::mem::take(&mut self.before);
         for (slot, before) in changes.drain(..) {
             match before {
-                Before::Table(mut rows) => bury(&mut rows, upkeep),
+                Before::Table(mut rows) => {
+                    bury(&mut rows, upkeep);
+                    if let Some(from) = needed_from.take()
+                        && let Some(mut cutting) = upkeep.cutting()
+                    {
+                        let (codecs, expiration) = (self.codecs, self.expiration);
+                        cutting.put_aside(slot, |id| {
+                            Box::new(TableAside { id, rows, from, codecs, expiration })
+                        });
+                    }
+                }
                 // What counts is what is there now. If the table of this change was cleared since,
                 // it is looked at in vain.
                 Before::NoRow(row) | Before::Row(row, _) if !self.expiration.is_never() => {
@@ -153,24 +169,18 @@ impl<K: Hash + Eq + 'static, V: 'static> AnyColumn for TableColumn<K, V> {
             upkeep.settle(deadline, true, slot, row);
             return 0;
         }
+        if let Some(mut cutting) = upkeep.cutting() {
+            self.note_expired(slot, row, &mut cutting);
+        }
+        let rows = self.rows_mut(slot);
         rows.take(row);
         self.release_if_empty(slot, upkeep);
         1
     }
 }
 
-impl<K: Hash + Eq + 'static, V: 'static> Stored for TableColumn<K, V> {
-    fn walk(&self, _: (Slot, u64), _: &mut Walker<'_>) -> Result<Option<(Slot, u64)>, Failure> {
-        Ok(None)
-    }
-
-    fn apply(&mut self, _: Tag, _: Reader<'_>, _: &mut Restored<'_>) -> Result<(), CodecError> {
-        Ok(())
-    }
-}
-
 /// The table of one address, during an invocation.
-pub(crate) struct TableAt<'a, K, V> {
+pub(crate) struct TableAt<'a, K: 'static, V: 'static> {
     pub(super) column: &'a mut TableColumn<K, V>,
     pub(super) site: Site<'a>,
 }

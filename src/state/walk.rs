@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::addresses::{Addresses, Slot};
+use super::chunks::CHUNK;
 use super::column::AnyColumn;
 use super::deadline::Item;
 use super::record::{self, Mark, Records, Tag};
@@ -81,7 +82,6 @@ pub(super) struct Place {
 
 /// What is left of a table or a buffer that was cleared before the walk had passed it.
 pub(super) trait Aside {
-    fn column(&self) -> u32;
     /// Says whether that was all of it.
     fn walk(&mut self, walker: &mut Walker<'_>) -> Result<bool, Failure>;
 }
@@ -97,7 +97,8 @@ pub(super) struct Walk {
     /// What was written since, as it was.
     kept: Records,
     kept_at: Mark,
-    pub(super) asides: VecDeque<Box<dyn Aside>>,
+    /// By column.
+    pub(super) asides: VecDeque<(u32, Box<dyn Aside>)>,
     /// Items of the wheel that must wait.
     pub(super) deferred: BTreeSet<Item>,
     /// The columns of which a record was read back, if they are to be.
@@ -125,7 +126,12 @@ impl Walk {
     /// Whether it has yet to write a unit, or something of it, that is there since this stamp.
     #[inline]
     pub(super) fn needs(&self, place: Place, stamp: Stamp) -> bool {
-        self.range.contains(stamp) && place >= self.at && place.column < self.columns
+        self.range.contains(stamp) && self.is_to_pass(place)
+    }
+
+    /// Whether it has yet to come to a place.
+    pub(super) fn is_to_pass(&self, place: Place) -> bool {
+        place >= self.at && place.column < self.columns
     }
 
     /// Writes a unit as it was at the cut.
@@ -182,9 +188,9 @@ impl Walk {
             self.kept.forget_before(&mut self.kept_at);
         }
         while walker.has_room()
-            && let Some(aside) = self.asides.front_mut()
+            && let Some((column, aside)) = self.asides.front_mut()
         {
-            walker.column = aside.column();
+            walker.column = *column;
             if aside.walk(&mut walker)? {
                 self.asides.pop_front();
             }
@@ -220,7 +226,7 @@ pub(super) struct Walker<'a> {
     out: &'a mut dyn Sink,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
     pub(super) fn has_room(&self) -> bool {
         self.budget.units > 0 && self.budget.bytes > 0
     }
@@ -230,7 +236,7 @@ impl Walker<'_> {
     }
 
     fn look(&mut self) {
-        self.budget.units -= 1;
+        self.budget.units = self.budget.units.saturating_sub(1);
     }
 
     fn pass_on(&mut self, bin: u16, record: &[u8]) {
@@ -239,18 +245,13 @@ impl Walker<'_> {
         self.out.put(bin, record);
     }
 
-    /// Writes a unit of the address in a slot.
-    pub(super) fn write(
-        &mut self,
-        slot: Slot,
-        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
-    ) -> Result<(), Failure> {
-        let addresses = self.addresses;
-        self.write_of(addresses.id(slot), write)
+    /// The address in a slot.
+    pub(super) fn id(&self, slot: Slot) -> &'a Id {
+        self.addresses.id(slot)
     }
 
     /// Writes a unit of an address.
-    pub(super) fn write_of(
+    pub(super) fn write(
         &mut self,
         id: &Id,
         write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
@@ -275,21 +276,21 @@ impl Walker<'_> {
             if unit > at {
                 (at, within) = (unit, 0);
             }
+            self.look();
+            let mut last = at;
+            if self.range.is_after(stamps.highest(at)) {
+                last |= CHUNK as u32 - 1;
+            } else if !self.range.is_after(stamps.get(at).epoch())
+                && let Some(within) = visit(self, at, within)?
+            {
+                return Ok(Some((at, within)));
+            }
+            let Some(after) = last.checked_add(1) else { break };
+            (at, within) = (after, 0);
+            // Not before, so that each call comes further.
             if !self.has_room() {
                 return Ok(Some((at, within)));
             }
-            self.look();
-            let last = if self.range.is_after(stamps.highest(at)) {
-                at | (super::chunks::CHUNK as u32 - 1)
-            } else if self.range.is_after(stamps.get(at).epoch()) {
-                at
-            } else if let Some(within) = visit(self, at, within)? {
-                return Ok(Some((at, within)));
-            } else {
-                at
-            };
-            let Some(after) = last.checked_add(1) else { break };
-            (at, within) = (after, 0);
         }
         Ok(None)
     }
@@ -337,6 +338,18 @@ impl Pen<'_> {
         record::begin(self.to, Tag::Value, self.column, self.id);
         self.deadline(deadline);
         encode(self.to, codec, value, self.reads_back)
+    }
+
+    pub(super) fn entry<K, V>(
+        &mut self,
+        deadline: Option<u64>,
+        (keys, values): (&Codec<K>, &Codec<V>),
+        (key, value): (&K, &V),
+    ) -> Result<(), Fault> {
+        record::begin(self.to, Tag::Entry, self.column, self.id);
+        self.deadline(deadline);
+        record::put_with_length(self.to, |to| encode(to, keys, key, self.reads_back))?;
+        encode(self.to, values, value, self.reads_back)
     }
 }
 

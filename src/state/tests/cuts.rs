@@ -7,7 +7,7 @@ use crate::state::cuts::Without;
 use crate::state::record::StateHeader;
 use crate::state::restore::RestoreError;
 use crate::state::walk::{Budget, Sink};
-use program::Failed;
+use program::{Failed, Seen};
 
 /// What one worker wrote of one cut.
 #[derive(Clone, Default)]
@@ -51,15 +51,22 @@ fn restore(
 
 #[test]
 fn every_cut_of_a_random_program_is_restored_as_it_was() {
-    for seed in 0..300 {
-        program::run(seed, None).unwrap_or_else(|Failed(why)| panic!("seed {seed}: {why}"));
+    let mut seen = Vec::new();
+    for seed in 0..200 {
+        let run = program::run(seed, None);
+        seen.push(run.unwrap_or_else(|Failed(why)| panic!("seed {seed}: {why}")));
     }
+    let total = |count: fn(&Seen) -> u64| seen.iter().map(count).sum::<u64>();
+    assert!(total(|seen| seen.full_cuts) > 500, "{}", total(|seen| seen.full_cuts));
+    assert!(total(|seen| seen.deltas) > 1500, "{}", total(|seen| seen.deltas));
+    assert!(total(|seen| seen.wanted) > 100, "{}", total(|seen| seen.wanted));
+    assert!(total(|seen| seen.records) > 100_000, "{}", total(|seen| seen.records));
 }
 
 /// The test above would notice if what it is about were not so.
 #[test]
 fn cuts_are_not_exact_without_what_makes_them_so() {
-    for without in [Without::Kept, Without::Tombstones] {
+    for without in [Without::Kept, Without::Tombstones, Without::Asides] {
         let failed = (0..30).filter(|seed| program::run(*seed, Some(without)).is_err());
         assert!(failed.count() > 10, "without {without:?} most programs should fail");
     }

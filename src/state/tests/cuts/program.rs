@@ -8,24 +8,59 @@ pub(super) struct Failed(pub(super) String);
 
 const LIFETIMES: [Lifetime; 4] =
     [Lifetime::Ever, Lifetime::Ever, Lifetime::Written(50), Lifetime::Used(160)];
-const VALUES: [&str; 4] = ["ever", "also", "written", "used"];
+const VALUES: [&str; 4] = ["value", "value-2", "value-written", "value-used"];
+const TABLES: [&str; 4] = ["table", "table-2", "table-written", "table-used"];
 
 fn value(which: usize) -> ValueSpec<u64> {
     ValueSpec::new(VALUES[which]).expiring(LIFETIMES[which].expiration())
 }
 
-fn declared() -> Vec<Declared> {
-    (0..4).map(|which| Declared::new(value(which))).collect()
+fn table(which: usize) -> TableSpec<String, u64> {
+    TableSpec::new(TABLES[which]).expiring(LIFETIMES[which].expiration())
+}
+
+/// Two function types, of which the second keeps no values.
+fn declared(function: usize) -> Vec<Declared> {
+    let values = (0..4).map(|which| Declared::new(value(which)));
+    let tables = (0..4).map(|which| Declared::new(table(which)));
+    match function {
+        0 => values.chain(tables).collect(),
+        _ => tables.collect(),
+    }
 }
 
 /// A piece of state: everything there is to know of it.
 #[derive(Clone, Debug, PartialEq)]
 enum Content {
     Value(u64, Option<u64>),
+    Table(BTreeMap<String, (u64, Option<u64>)>),
 }
 
-/// All state, by address and name.
-type Dump = BTreeMap<(Id, String), Content>;
+impl Content {
+    /// How many items of the wheel there must be for it.
+    fn items(&self) -> usize {
+        let expires = |deadline: &Option<u64>| usize::from(deadline.is_some());
+        match self {
+            Content::Value(_, deadline) => expires(deadline),
+            Content::Table(rows) => rows.values().map(|(_, deadline)| expires(deadline)).sum(),
+        }
+    }
+
+    fn rows(&mut self) -> &mut BTreeMap<String, (u64, Option<u64>)> {
+        match self {
+            Content::Table(rows) => rows,
+            _ => panic!("it is no table"),
+        }
+    }
+}
+
+/// All state of a function type, by address and name.
+type Dump = BTreeMap<(Id, &'static str), Content>;
+
+fn name_of(name: &str) -> &'static str {
+    let names = VALUES.into_iter().chain(TABLES);
+    names.into_iter().find(|known| *known == name).expect("there is no other state")
+}
 
 fn dump(state: &FunctionState) -> Dump {
     let mut dump = Dump::new();
@@ -36,170 +71,204 @@ fn dump(state: &FunctionState) -> Dump {
             } else if let Some(column) = column.of::<ExpiringColumn<u64>>() {
                 let deadline = column.deadline(slot);
                 column.values.get(slot).map(|value| Content::Value(*value, Some(deadline)))
+            } else if let Some(column) = column.of::<TableColumn<String, u64>>() {
+                column.rows(slot).map(|rows| {
+                    let expires = !column.expiration.is_never();
+                    let deadline = |number| expires.then(|| rows.deadline(number));
+                    let rows = rows.iter();
+                    let rows =
+                        rows.map(|(number, row)| (row.key.clone(), (row.value, deadline(number))));
+                    Content::Table(rows.collect())
+                })
             } else {
                 unreachable!("there is nothing else")
             };
             if let Some(content) = content {
-                dump.insert((id.clone(), declared.name.to_string()), content);
+                dump.insert((id.clone(), name_of(&declared.name)), content);
             }
         }
     }
     dump
 }
 
-/// How many items of the wheel there must be.
-fn items(dump: &Dump) -> usize {
-    let counts = dump.values().map(|content| match content {
-        Content::Value(_, deadline) => usize::from(deadline.is_some()),
-    });
-    counts.sum()
-}
-
 struct OpenCut {
     number: u32,
     is_full: bool,
-    part: Part,
-    was: Dump,
+    parts: Vec<Part>,
+    was: Vec<Dump>,
+    /// Which function types are written to the end.
+    done: Vec<bool>,
 }
 
+/// What happened in a program, so that a test can tell that enough did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) full_cuts: u64,
+    pub(super) deltas: u64,
+    pub(super) records: u64,
+    /// Full cuts that had to be, since too much was taken away.
+    pub(super) wanted: u64,
+}
+
+/// A program. What there is for each function type comes in the order of function types.
 struct Program<D> {
     draw: D,
-    state: FunctionState,
+    states: Vec<FunctionState>,
     now_ms: u64,
     /// What is committed: a full cut and the deltas on top of it.
-    parts: Vec<Part>,
+    chains: Vec<Vec<Part>>,
     open: Option<OpenCut>,
-    /// Values that never expire, by address and which of them.
-    model: BTreeMap<(Id, usize), u64>,
+    /// What never expires.
+    models: Vec<Dump>,
     without: Option<Without>,
+    seen: Seen,
 }
 
 /// Runs a program, and says what its first cut was that was not restored as it was.
-pub(super) fn run(seed: u64, without: Option<Without>) -> Result<(), Failed> {
+pub(super) fn run(seed: u64, without: Option<Without>) -> Result<Seen, Failed> {
     let mut draw = draws(seed);
     let now_ms = draw(2) * 1_700_000_000_000;
-    let (state, parts, model) = (fresh(without), Vec::new(), BTreeMap::new());
-    let mut program = Program { draw, state, now_ms, parts, open: None, model, without };
-    for _ in 0..600 {
+    let states = (0..2).map(|function| fresh(function, without)).collect();
+    let (chains, models) = (vec![Vec::new(); 2], vec![Dump::new(); 2]);
+    let (open, seen) = (None, Seen::default());
+    let mut program = Program { draw, states, now_ms, chains, open, models, without, seen };
+    for _ in 0..2000 {
         program.step()?;
     }
-    Ok(())
+    Ok(program.seen)
 }
 
-fn fresh(without: Option<Without>) -> FunctionState {
-    let mut state = FunctionState::new(&declared(), None);
-    state.keep_cuts(3000);
+fn fresh(function: usize, without: Option<Without>) -> FunctionState {
+    let mut state = FunctionState::new(&declared(function), None);
+    state.keep_cuts(1500);
     state.cuts.as_mut().unwrap().without = without;
     state
 }
 
 impl<D: FnMut(u64) -> u64> Program<D> {
     fn step(&mut self) -> Result<(), Failed> {
-        match (self.draw)(40) {
-            0..5 => {
+        match (self.draw)(100) {
+            0..6 => {
                 let most = [2, 30, 200][(self.draw)(3) as usize];
                 self.now_ms += (self.draw)(most);
             }
-            5..8 => {
+            6..10 => {
                 let pieces = 1 + (self.draw)(5) as usize;
-                self.state.expire(self.now_ms, pieces);
+                self.states.iter_mut().for_each(|state| _ = state.expire(self.now_ms, pieces));
             }
-            8..18 => return self.cut(),
-            18 => return self.restart(),
+            10..38 => return self.cut(),
+            38 if (self.draw)(5) == 0 => return self.restart(),
             _ => self.invoke(),
         }
         Ok(())
     }
 
     fn invoke(&mut self) {
+        let Program { draw, states, now_ms, models, .. } = self;
+        let function = draw(2) as usize;
+        let (state, model) = (&mut states[function], &mut models[function]);
         // A few that come again and again, and others.
-        let known = [6, 6, 6, 200][(self.draw)(4) as usize];
-        let number = (self.draw)(known);
-        let id = if number.is_multiple_of(3) {
-            Id::from(number)
-        } else {
-            Id::new(&format!("id{number}"))
+        let known = [6, 6, 6, 200][draw(4) as usize];
+        let number = draw(known);
+        let id = match number.is_multiple_of(3) {
+            true => Id::from(number),
+            false => Id::new(&format!("id{number}")),
         };
-        let mut cursor = seek_at(&self.state, &id, self.now_ms);
-        let mut model = self.model.clone();
-        let ends = (self.draw)(6) == 0;
-        for which in 0..4 {
-            if ends {
-                model.remove(&(id.clone(), which));
-                self.state.put(&mut cursor, &id, value(which), None).unwrap();
+        let mut cursor = seek_at(state, &id, *now_ms);
+        let before = model.clone();
+        let ends = draw(8) == 0;
+        if ends {
+            for which in 0..4 {
+                if function == 0 {
+                    state.put(&mut cursor, &id, value(which), None).unwrap();
+                }
+                state.table(&mut cursor, &id, table(which)).unwrap().clear();
+            }
+            model.retain(|(of, _), _| *of != id);
+        }
+        for _ in 0..if ends { draw(2) } else { draw(12) } {
+            let which = draw(4) as usize;
+            let kind = if function == 0 { draw(3) } else { 1 };
+            match kind {
+                0 => act_on_value(state, &mut cursor, &id, which, model, draw),
+                _ => {
+                    let mut rows = state.table(&mut cursor, &id, table(which)).unwrap();
+                    act_on_table(&mut rows, &id, which, model, draw);
+                }
             }
         }
-        for _ in 0..(self.draw)(5) {
-            let which = (self.draw)(4) as usize;
-            match (self.draw)(6) {
-                0..3 if !ends => {
-                    let content = (self.draw)(1000);
-                    self.state.put(&mut cursor, &id, value(which), Some(content)).unwrap();
-                    if LIFETIMES[which] == Lifetime::Ever {
-                        model.insert((id.clone(), which), content);
-                    }
-                }
-                3 => {
-                    self.state.put(&mut cursor, &id, value(which), None).unwrap();
-                    model.remove(&(id.clone(), which));
-                }
-                _ => _ = self.state.get(&cursor, value(which)).unwrap(),
-            }
-        }
-        if (self.draw)(4) == 0 {
-            self.state.rollback(cursor);
+        if draw(4) == 0 {
+            state.rollback(cursor);
+            *model = before;
         } else {
-            self.state.commit(cursor);
-            self.model = model;
+            state.commit(cursor);
         }
     }
 
     /// Takes a cut, or goes on with one that was taken.
     fn cut(&mut self) -> Result<(), Failed> {
+        let Program { draw, states, chains, .. } = self;
         let Some(open) = &mut self.open else {
-            let is_full = self.parts.is_empty() || self.state.wants_full() || (self.draw)(4) == 0;
-            let since = self.state.cuts.as_ref().map(|cuts| cuts.committed);
-            let number = self.state.take_cut(since.filter(|_| !is_full));
-            let part = Part { headers: self.state.declared_states(), ..Part::default() };
-            let was = dump(&self.state);
-            let plain = was.iter().filter_map(|((id, name), Content::Value(value, deadline))| {
-                let which = VALUES.iter().position(|known| known == name).unwrap();
-                deadline.is_none().then(|| ((id.clone(), which), *value))
-            });
-            assert_eq!(plain.collect::<BTreeMap<_, _>>(), self.model, "it was wrong before");
-            self.open = Some(OpenCut { number, is_full, part, was });
+            let wants_full = states.iter().any(FunctionState::wants_full);
+            self.seen.wanted += u64::from(wants_full);
+            let is_full = chains[0].is_empty() || wants_full || draw(4) == 0;
+            let committed = states[0].cuts.as_ref().map(|cuts| cuts.committed);
+            let since = committed.filter(|_| !is_full);
+            let numbers: Vec<_> = states.iter_mut().map(|state| state.take_cut(since)).collect();
+            assert_eq!(numbers[0], numbers[1]);
+            let was: Vec<_> = states.iter().map(dump).collect();
+            for (was, model) in was.iter().zip(&self.models) {
+                let kept = was.iter().filter(|(_, content)| content.items() == 0);
+                assert!(kept.eq(model), "it was wrong before: {was:?} is not {model:?}");
+            }
+            let part = |state: &FunctionState| -> Part {
+                Part { headers: state.declared_states(), ..Part::default() }
+            };
+            let parts = states.iter().map(part).collect();
+            let (number, done) = (numbers[0], vec![false; 2]);
+            self.open = Some(OpenCut { number, is_full, parts, was, done });
             return Ok(());
         };
-        if (self.draw)(30) == 0 {
-            self.state.abandoned(open.number);
+        if draw(40) == 0 {
+            states.iter_mut().for_each(|state| state.abandoned(open.number));
             self.open = None;
             return Ok(());
         }
-        let units = 1 + (self.draw)(6) as usize;
-        let bytes = [ALL.bytes, 1, 20][(self.draw)(3) as usize];
-        if !self.state.walk(Budget { units, bytes }, &mut open.part).unwrap() {
+        let function = draw(2) as usize;
+        let most = [8, 30, 100, 500][draw(4) as usize];
+        let units = 1 + draw(most) as usize;
+        let bytes = [ALL.bytes, ALL.bytes, ALL.bytes, 1, 20][draw(5) as usize];
+        let budget = Budget { units, bytes };
+        open.done[function] = states[function].walk(budget, &mut open.parts[function]).unwrap();
+        if open.done.contains(&false) {
             return Ok(());
         }
-        let OpenCut { number, is_full, part, was } = self.open.take().unwrap();
-        let mut parts = if is_full { Vec::new() } else { self.parts.clone() };
-        parts.push(part);
-        self.check(&parts, &was)?;
+        let OpenCut { number, is_full, parts, was, .. } = self.open.take().unwrap();
+        let records = |part: &Part| part.records.len() as u64;
+        self.seen.records += parts.iter().map(records).sum::<u64>();
+        *if is_full { &mut self.seen.full_cuts } else { &mut self.seen.deltas } += 1;
+        let mut cut = if is_full { vec![Vec::new(); 2] } else { self.chains.clone() };
+        for (function, part) in parts.into_iter().enumerate() {
+            cut[function].push(part);
+            self.check(function, &cut[function], &was[function])?;
+        }
         if (self.draw)(5) == 0 {
-            self.state.abandoned(number);
+            self.states.iter_mut().for_each(|state| state.abandoned(number));
         } else {
-            self.state.committed(number);
-            self.parts = parts;
+            self.states.iter_mut().for_each(|state| state.committed(number));
+            self.chains = cut;
         }
         Ok(())
     }
 
     /// Restores a cut, into one state and into two.
-    fn check(&self, parts: &[Part], was: &Dump) -> Result<(), Failed> {
-        let restored = self.restored(parts, |_| true)?;
+    fn check(&self, function: usize, chain: &[Part], was: &Dump) -> Result<(), Failed> {
+        let restored = self.restored(function, chain, |_| true)?;
         same(&dump(&restored), was)?;
-        assert_eq!(restored.wheel.len(), items(was), "everything that expires has an item");
-        let mut halves = self.restored(parts, |bin| bin % 2 == 0).map(|half| dump(&half))?;
-        let other = self.restored(parts, |bin| bin % 2 == 1).map(|half| dump(&half))?;
+        let items: usize = was.values().map(Content::items).sum();
+        assert_eq!(restored.wheel.len(), items, "all that expires has an item");
+        let mut halves = dump(&self.restored(function, chain, |bin| bin % 2 == 0)?);
+        let other = dump(&self.restored(function, chain, |bin| bin % 2 == 1)?);
         let count = halves.len() + other.len();
         halves.extend(other);
         assert_eq!(count, halves.len(), "an address is in one bin");
@@ -208,11 +277,12 @@ impl<D: FnMut(u64) -> u64> Program<D> {
 
     fn restored(
         &self,
-        parts: &[Part],
+        function: usize,
+        chain: &[Part],
         is_wanted: impl Fn(u16) -> bool,
     ) -> Result<FunctionState, Failed> {
-        let mut state = fresh(self.without);
-        let restored = restore(&mut state, parts, is_wanted, self.now_ms);
+        let mut state = fresh(function, self.without);
+        let restored = restore(&mut state, chain, is_wanted, self.now_ms);
         restored.map_err(|error| Failed(error.to_string()))?;
         let ids = state.addresses.iter().count();
         assert_eq!(state.len(), ids, "an address without state is gone");
@@ -222,18 +292,78 @@ impl<D: FnMut(u64) -> u64> Program<D> {
     /// Loses everything and goes on with what is committed.
     fn restart(&mut self) -> Result<(), Failed> {
         self.open = None;
-        self.state = self.restored(&self.parts, |_| true)?;
-        let expire_at = self.now_ms + 10_000;
-        let mut copy = self.restored(&self.parts, |_| true)?;
-        expire_all(&mut copy, expire_at);
-        assert_eq!(copy.wheel.len(), 0, "what expires is over at some time");
-        self.model = BTreeMap::new();
-        for ((id, name), Content::Value(value, deadline)) in dump(&copy) {
-            assert_eq!(deadline, None);
-            let which = VALUES.iter().position(|known| *known == name).unwrap();
-            self.model.insert((id, which), value);
+        for function in 0..2 {
+            let chain = &self.chains[function];
+            let mut copy = self.restored(function, chain, |_| true)?;
+            expire_all(&mut copy, self.now_ms + 10_000);
+            assert_eq!(copy.wheel.len(), 0, "what expires is over at some time");
+            self.models[function] = dump(&copy);
+            self.states[function] = self.restored(function, chain, |_| true)?;
         }
         Ok(())
+    }
+}
+
+fn act_on_value(
+    state: &mut FunctionState,
+    cursor: &mut Cursor,
+    id: &Id,
+    which: usize,
+    model: &mut Dump,
+    draw: &mut impl FnMut(u64) -> u64,
+) {
+    let content = match draw(6) {
+        0..3 => Some(draw(1000)),
+        3 => None,
+        _ => {
+            state.get(cursor, value(which)).unwrap();
+            return;
+        }
+    };
+    state.put(cursor, id, value(which), content).unwrap();
+    let key = (id.clone(), VALUES[which]);
+    match content {
+        Some(content) if LIFETIMES[which] == Lifetime::Ever => {
+            model.insert(key, Content::Value(content, None));
+        }
+        _ => _ = model.remove(&key),
+    }
+}
+
+fn act_on_table(
+    table: &mut TableAt<'_, String, u64>,
+    id: &Id,
+    which: usize,
+    model: &mut Dump,
+    draw: &mut impl FnMut(u64) -> u64,
+) {
+    let place = (id.clone(), TABLES[which]);
+    let mut scratch = Content::Table(BTreeMap::new());
+    let rows = match LIFETIMES[which] {
+        Lifetime::Ever => model.entry(place.clone()).or_insert(scratch).rows(),
+        _ => scratch.rows(),
+    };
+    // Most tables are small, and some are not.
+    let key = format!("key {}", draw(if which == 1 { 40 } else { 12 }));
+    match draw(20) {
+        0..9 => {
+            let content = draw(1000);
+            table.insert(key.clone(), content);
+            rows.insert(key, (content, None));
+        }
+        9..15 => {
+            table.remove(key.as_str());
+            rows.remove(&key);
+        }
+        15 => {
+            table.clear();
+            rows.clear();
+        }
+        16 => _ = table.iter().count(),
+        _ => _ = table.get(key.as_str()),
+    }
+    if rows.is_empty() {
+        model.remove(&place);
     }
 }
 
