@@ -23,7 +23,7 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
 ///
 /// Where the function uses a buffer in a way that does not fit how it declares it, it is empty and
 /// stays so, and the invocation fails.
-pub struct Buffer<'a, E>(Option<BufferAt<'a, E>>);
+pub struct Buffer<'a, E: 'static>(Option<BufferAt<'a, E>>);
 
 impl<E: 'static> Buffer<'_, E> {
     /// Keeps one more element, after all others.
@@ -71,7 +71,7 @@ impl<E: 'static> Buffer<'_, E> {
     }
 }
 
-impl<E> fmt::Debug for Buffer<'_, E> {
+impl<E: 'static> fmt::Debug for Buffer<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer").field("fits", &self.0.is_some()).finish_non_exhaustive()
     }

@@ -7,23 +7,26 @@
 use std::hint::black_box;
 
 use super::addresses::Slot;
+use super::buffer_stored::BufferAside;
 use super::chunks::Cells;
-use super::column::{AnyColumn, Stored};
+use super::column::AnyColumn;
 use super::deadline::{Item, Upkeep};
 use super::elements::{Elements, Renewal};
-use super::record::{Reader, Tag};
-use super::restore::Restored;
 use super::site::Site;
-use super::walk::{Failure, Walker};
-use crate::codec::CodecError;
+use super::stamps::{Marks, Stamps};
+use crate::codec::Codec;
 use crate::expiration::Expiration;
 
-pub(super) struct BufferColumn<E> {
+pub(super) struct BufferColumn<E: 'static> {
     /// The buffers that are not empty.
-    cells: Cells<Option<Box<Elements<E>>>>,
-    expiration: Expiration,
+    pub(super) cells: Cells<Option<Box<Elements<E>>>>,
+    pub(super) expiration: Expiration,
+    pub(super) codec: &'static Codec<E>,
     /// What the running invocation changed, oldest first.
     pub(super) before: Vec<(Slot, Before<E>)>,
+    /// Of whole buffers: when something was last done with them.
+    pub(super) stamps: Stamps,
+    pub(super) marks: Cells<Marks>,
 }
 
 /// What there was before a change.
@@ -37,15 +40,17 @@ pub(super) enum Before<E> {
 }
 
 impl<E: 'static> BufferColumn<E> {
-    pub(super) fn new(expiration: Expiration) -> Self {
-        BufferColumn { cells: Cells::default(), expiration, before: Vec::new() }
+    pub(super) fn new(expiration: Expiration, codec: &'static Codec<E>) -> Self {
+        let (cells, before) = (Cells::default(), Vec::new());
+        let (stamps, marks) = (Stamps::default(), Cells::default());
+        BufferColumn { cells, expiration, codec, before, stamps, marks }
     }
 
-    fn elements(&self, slot: Slot) -> Option<&Elements<E>> {
+    pub(super) fn elements(&self, slot: Slot) -> Option<&Elements<E>> {
         self.cells.get(slot)?.as_deref()
     }
 
-    fn elements_mut(&mut self, slot: Slot) -> Option<&mut Elements<E>> {
+    pub(super) fn elements_mut(&mut self, slot: Slot) -> Option<&mut Elements<E>> {
         self.cells.get_mut(slot)?.as_deref_mut()
     }
 
@@ -62,10 +67,25 @@ impl<E: 'static> AnyColumn for BufferColumn<E> {
 
     fn commit(&mut self, upkeep: &mut Upkeep<'_>) {
         let expires = !self.expiration.is_never();
+        let mut needed = upkeep.cutting().and_then(|mut cutting| self.note(&mut cutting));
         let mut changes = std::mem::take(&mut self.before);
-        for (slot, before) in changes.drain(..).filter(|_| expires) {
+        let matters = expires || needed.is_some();
+        for (slot, before) in changes.drain(..).filter(|_| matters) {
             match before {
-                Before::Buffer(mut elements) => upkeep.settle(elements.due_mut(), false, slot, 0),
+                Before::Buffer(mut elements) => {
+                    if expires {
+                        upkeep.settle(elements.due_mut(), false, slot, 0);
+                    }
+                    if let Some((from, pin)) = needed.take()
+                        && let Some(mut cutting) = upkeep.cutting()
+                    {
+                        let codec = (self.codec, expires);
+                        cutting.put_aside(slot, |id| {
+                            Box::new(BufferAside { id, elements, from, pin, codec })
+                        });
+                    }
+                }
+                _ if !expires => {}
                 Before::NoBuffer | Before::Fewer(_) => {
                     // If the buffer of this change was cleared since, there may be none.
                     if let Some(elements) = self.elements_mut(slot) {
@@ -98,9 +118,23 @@ impl<E: 'static> AnyColumn for BufferColumn<E> {
     }
 
     fn expire(&mut self, item: Item, now_ms: u64, room: usize, upkeep: &mut Upkeep<'_>) -> usize {
+        let stamp = self.stamps.get(item.slot);
         let elements = self.elements_mut(item.slot).expect("what has an item is there");
         elements.due_mut().was_due();
+        if let Some(mut cutting) = upkeep.cutting()
+            && cutting.must_wait(item, stamp, elements.pin())
+        {
+            return 0;
+        }
         let swept = elements.sweep(now_ms, room);
+        let is_there = elements.len() > 0;
+        if let Some(mut cutting) = upkeep.cutting() {
+            self.stamps.set(item.slot, cutting.written(stamp, true));
+            if !is_there {
+                cutting.cleared(item.slot, stamp);
+            }
+        }
+        let elements = self.elements_mut(item.slot).expect("it is still there");
         if elements.len() > 0 {
             upkeep.settle(elements.due_mut(), true, item.slot, 0);
         } else {
@@ -111,18 +145,8 @@ impl<E: 'static> AnyColumn for BufferColumn<E> {
     }
 }
 
-impl<E: 'static> Stored for BufferColumn<E> {
-    fn walk(&self, _: (Slot, u64), _: &mut Walker<'_>) -> Result<Option<(Slot, u64)>, Failure> {
-        Ok(None)
-    }
-
-    fn apply(&mut self, _: Tag, _: Reader<'_>, _: &mut Restored<'_>) -> Result<(), CodecError> {
-        Ok(())
-    }
-}
-
 /// The buffer of one address, during an invocation.
-pub(crate) struct BufferAt<'a, E> {
+pub(crate) struct BufferAt<'a, E: 'static> {
     pub(super) column: &'a mut BufferColumn<E>,
     pub(super) site: Site<'a>,
 }

@@ -13,10 +13,10 @@ use std::collections::VecDeque;
 
 use super::FunctionState;
 use super::addresses::{Addresses, Slot};
-use super::deadline::Upkeep;
+use super::deadline::{Item, Upkeep};
 use super::record::{Records, StateHeader};
-use super::stamps::{Range, Stamp, Stamps};
-use super::walk::{self, Aside, Budget, Fault, Pen, Place, Sink, Walk, Walked, WriteError};
+use super::stamps::{Marks, Range, Stamp, Stamps};
+use super::walk::{self, Aside, Budget, Fault, Pen, Pin, Place, Sink, Walk, Walked, WriteError};
 use crate::address::Id;
 use crate::codec::{Codec, CodecError};
 
@@ -48,6 +48,8 @@ pub(super) enum Without {
     Kept,
     Tombstones,
     Asides,
+    Pins,
+    Waiting,
 }
 
 impl Cuts {
@@ -179,6 +181,65 @@ impl Cutting<'_> {
         }
         let is_within = (walk.at.column, walk.at.slot) == (self.column, slot);
         Some(if is_within { walk.at.row } else { 0 })
+    }
+
+    /// How far the walk has come in a buffer that is written now, or of which something is to be swept;
+    /// and what the buffer was at the cut. It is this now, but for what was done since the cut.
+    pub(super) fn needs_buffer(&self, slot: Slot, before: Stamp, now: Pin) -> Option<(u64, Pin)> {
+        let from = self.needs_from(slot, before)?;
+        let walk = self.cuts.walk.as_ref()?;
+        let pin = walk.pins.get(&(self.column, slot)).copied();
+        let pin = pin.or_else(|| walk.range.contains(before).then_some(now))?;
+        Some((from, pin))
+    }
+
+    /// Has the walk write the buffer in a slot as it was, however far it grows.
+    pub(super) fn pin(&mut self, slot: Slot, pin: Pin) {
+        #[cfg(test)]
+        if self.cuts.without == Some(Without::Pins) {
+            return;
+        }
+        if let Some(walk) = &mut self.cuts.walk {
+            walk.pins.insert((self.column, slot), pin);
+        }
+    }
+
+    /// Forgets the pin of a buffer that is no longer in its slot.
+    pub(super) fn unpin(&mut self, slot: Slot) {
+        if let Some(walk) = &mut self.cuts.walk {
+            walk.pins.remove(&(self.column, slot));
+        }
+    }
+
+    /// Has what an item stands for wait until the walk is over; says whether it must.
+    pub(super) fn must_wait(&mut self, item: Item, before: Stamp, now: Pin) -> bool {
+        #[cfg(test)]
+        if self.cuts.without == Some(Without::Waiting) {
+            return false;
+        }
+        if self.needs_buffer(item.slot, before, now).is_none() {
+            return false;
+        }
+        self.cuts.walk.as_mut().is_some_and(|walk| {
+            walk.deferred.insert(item);
+            true
+        })
+    }
+
+    /// Notes in the marks of a buffer that elements were appended, of which the first has this number.
+    pub(super) fn appended(&self, marks: &mut Marks, first: u64) {
+        let Cuts { epoch, committed, .. } = *self.cuts;
+        marks.append(epoch, first, [committed, self.cuts.latest()]);
+    }
+
+    /// The marks of a buffer that was not there before.
+    pub(super) fn new_marks(&self) -> Marks {
+        Marks::new(self.cuts.epoch)
+    }
+
+    /// The range of the walk.
+    pub(super) fn range(&self) -> Option<Range> {
+        self.cuts.walk.as_ref().map(|walk| walk.range)
     }
 
     /// Has the walk come to a table or a buffer that was put aside.

@@ -140,8 +140,8 @@ fn table_column<K: Hash + Eq + 'static, V: 'static>(
     Box::new(TableColumn::<K, V>::new(expiration, (keys.of(), values.of())))
 }
 
-fn buffer_column<E: 'static>(expiration: Expiration, _: Codecs) -> Box<dyn AnyColumn> {
-    Box::new(BufferColumn::<E>::new(expiration))
+fn buffer_column<E: 'static>(expiration: Expiration, [codec, _]: Codecs) -> Box<dyn AnyColumn> {
+    Box::new(BufferColumn::<E>::new(expiration, codec.of()))
 }
 
 /// A piece of state that is declared: makes its column.

@@ -21,12 +21,32 @@ impl<X> Deque<X> {
         self.len
     }
 
-    pub(super) fn front(&self) -> Option<&X> {
-        self.chunks.front()?.front()
+    /// The element with so many before it.
+    pub(super) fn get(&self, at: usize) -> Option<&X> {
+        let first = self.chunks.front()?;
+        match at.checked_sub(first.len()) {
+            None => first.get(at),
+            // All chunks between the first and the last are full.
+            Some(at) => self.chunks.get(1 + at / CHUNK)?.get(at % CHUNK),
+        }
     }
 
-    pub(super) fn front_mut(&mut self) -> Option<&mut X> {
-        self.chunks.front_mut()?.front_mut()
+    /// How many elements come before those of which this is not true any more, if it is true of the
+    /// first and once it is not it never is again.
+    pub(super) fn partition_point(&self, is_before: impl Fn(&X) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.get(middle).is_some_and(&is_before) {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        low
+    }
+
+    pub(super) fn front(&self) -> Option<&X> {
+        self.chunks.front()?.front()
     }
 
     pub(super) fn back_mut(&mut self) -> Option<&mut X> {
@@ -122,6 +142,17 @@ mod tests {
             assert!(deque.iter().eq(&model));
             let from = draw(model.len() as u64 + 1) as usize;
             assert!(deque.iter_from(from).eq(model.range(from..)));
+            assert_eq!(deque.get(from), model.get(from));
+        }
+    }
+    #[test]
+    fn a_point_is_found_wherever_it_is() {
+        let mut deque = Deque::default();
+        (0..20_000).for_each(|item| deque.push_back(item));
+        (0..5000).for_each(|_| _ = deque.pop_front());
+        for point in [0, 4999, 5000, 5001, 8191, 8192, 12_345, 19_999, 20_000, 30_000] {
+            let found = deque.partition_point(|item| *item < point);
+            assert_eq!(found, point.clamp(5000, 20_000) as usize - 5000);
         }
     }
 }

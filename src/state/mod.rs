@@ -9,6 +9,7 @@
 
 mod addresses;
 mod buffer;
+mod buffer_stored;
 mod chunks;
 mod column;
 mod cuts;

@@ -144,6 +144,11 @@ impl Restored<'_> {
         *self.slot.get_or_insert_with(|| addresses.insert(self.id, self.hash))
     }
 
+    /// Whether it was stored with deadlines.
+    pub(super) fn expires(&self) -> bool {
+        self.expires
+    }
+
     /// Reads the deadline that something was stored with, and makes of it the one it has; `None` if it
     /// is over and nobody would take it away.
     pub(super) fn deadline(

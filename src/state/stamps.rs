@@ -79,3 +79,43 @@ impl Stamps {
         self.highest.get(at as usize / CHUNK).copied().unwrap_or(0)
     }
 }
+
+/// From which elements on a buffer is part of deltas.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Marks {
+    /// Epochs, in order, with the first element that was appended in each or after it.
+    marks: [Option<(u32, u64)>; 2],
+}
+
+impl Marks {
+    /// Those of a buffer that came into being in an epoch.
+    pub(super) fn new(epoch: u32) -> Self {
+        Marks { marks: [Some((epoch, 0)), None] }
+    }
+
+    /// Notes that elements were appended in an epoch, of which the first has this number. The cuts are
+    /// the latest that counts and the latest that counts or may count yet.
+    pub(super) fn append(&mut self, epoch: u32, first: u64, [committed, latest]: [u32; 2]) {
+        let [one, two] = self.marks;
+        if [one, two].into_iter().flatten().any(|(epoch, _)| epoch > latest) {
+            return;
+        }
+        // A delta begins at the first mark after a cut that counts.
+        let counts = |mark: &(u32, u64)| mark.0 > committed;
+        let needed = one.filter(counts).or(two.filter(counts));
+        self.marks = match needed {
+            Some(needed) => [Some(needed), Some((epoch, first))],
+            None => [Some((epoch, first)), None],
+        };
+    }
+
+    /// The first element that a cut contains, of a buffer that ended at `end` when it was taken.
+    pub(super) fn first(&self, range: Range, end: u64) -> u64 {
+        if range.since.is_none() {
+            return 0;
+        }
+        let mut marks = self.marks.into_iter().flatten();
+        let mark = marks.find(|(epoch, _)| !range.is_after(*epoch));
+        mark.map_or(end, |(_, first)| first.min(end))
+    }
+}

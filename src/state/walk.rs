@@ -9,12 +9,13 @@
 //! A buffer is not written as it was when something is appended, since there may be much of it. It is
 //! *pinned*: noted how far it went. What expires is swept from a buffer only when the walk has passed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::addresses::{Addresses, Slot};
 use super::chunks::CHUNK;
 use super::column::AnyColumn;
 use super::deadline::Item;
+use super::elements::{Elements, Renewal};
 use super::record::{self, Mark, Records, Tag};
 use super::stamps::{Range, Stamp, Stamps};
 use crate::address::Id;
@@ -86,6 +87,13 @@ pub(super) trait Aside {
     fn walk(&mut self, walker: &mut Walker<'_>) -> Result<bool, Failure>;
 }
 
+/// What a buffer was at the cut, if something was done with it since.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Pin {
+    pub(super) end: u64,
+    pub(super) renewal: Renewal,
+}
+
 /// A cut that is being written.
 pub(super) struct Walk {
     pub(super) range: Range,
@@ -99,6 +107,8 @@ pub(super) struct Walk {
     kept_at: Mark,
     /// By column.
     pub(super) asides: VecDeque<(u32, Box<dyn Aside>)>,
+    /// By column and slot.
+    pub(super) pins: HashMap<(u32, Slot), Pin>,
     /// Items of the wheel that must wait.
     pub(super) deferred: BTreeSet<Item>,
     /// The columns of which a record was read back, if they are to be.
@@ -117,6 +127,7 @@ impl Walk {
             kept: Records::default(),
             kept_at: Mark::default(),
             asides: VecDeque::new(),
+            pins: HashMap::new(),
             deferred: BTreeSet::new(),
             checked: vec![range.since.is_some(); columns],
             failed: None,
@@ -162,9 +173,10 @@ impl Walk {
         if let Some(failure) = self.failed.take() {
             return Err(failure);
         }
-        let (range, checked) = (self.range, &mut self.checked);
+        let (range, checked, pins) = (self.range, &mut self.checked, &self.pins);
         let addresses = on.addresses;
-        let mut walker = Walker { range, column: 0, addresses, budget, scratch, checked, out };
+        let mut walker =
+            Walker { range, column: 0, addresses, pins, budget, scratch, checked, out };
         // Tombstones come first: what is restored on top of an older state is taken away and then
         // put there again, if it is there.
         while let Some((epoch, mark)) = &mut self.tombstones {
@@ -220,6 +232,7 @@ pub(super) struct Walker<'a> {
     range: Range,
     column: u32,
     addresses: &'a Addresses,
+    pins: &'a HashMap<(u32, Slot), Pin>,
     budget: Budget,
     scratch: &'a mut Vec<u8>,
     checked: &'a mut [bool],
@@ -248,6 +261,31 @@ impl<'a> Walker<'a> {
     /// The address in a slot.
     pub(super) fn id(&self, slot: Slot) -> &'a Id {
         self.addresses.id(slot)
+    }
+
+    /// What the buffer in a slot was at the cut, if something was done with it since.
+    pub(super) fn pin(&self, slot: Slot) -> Option<Pin> {
+        self.pins.get(&(self.column, slot)).copied()
+    }
+
+    /// Writes elements of a buffer up to one, and says which it came to. It looks at each of them.
+    pub(super) fn write_elements<E>(
+        &mut self,
+        id: &Id,
+        elements: &Elements<E>,
+        from: u64,
+        pin: Pin,
+        (codec, expires): (&Codec<E>, bool),
+    ) -> Result<u64, Failure> {
+        let Budget { units, bytes } = self.budget;
+        let most = Budget { units: units.max(1), bytes: bytes.min(ELEMENTS_BYTES) };
+        let mut at = from;
+        self.write(id, |pen| {
+            at = pen.elements(elements, from, pin, (codec, expires), most)?;
+            Ok(())
+        })?;
+        self.budget.units = units.saturating_sub((at - from) as usize);
+        Ok(at)
     }
 
     /// Writes a unit of an address.
@@ -352,6 +390,54 @@ impl Pen<'_> {
         encode(self.to, values, value, self.reads_back)
     }
 }
+
+impl Pen<'_> {
+    fn elements<E>(
+        &mut self,
+        elements: &Elements<E>,
+        from: u64,
+        pin: Pin,
+        (codec, expires): (&Codec<E>, bool),
+        most: Budget,
+    ) -> Result<u64, Fault> {
+        record::begin(self.to, Tag::Elements, self.column, self.id);
+        record::put_varint(self.to, elements.base());
+        if expires {
+            record::put_varint(self.to, pin.renewal.since);
+            record::put_varint(self.to, pin.renewal.until);
+        }
+        record::put_varint(self.to, from);
+        let end = pin.end.min(from + most.units as u64);
+        let start = self.to.len();
+        let mut at = from;
+        let mut rest = elements.iter_from(from).peekable();
+        while at < end
+            && self.to.len() - start < most.bytes
+            && let Some((_, deadline)) = rest.peek()
+        {
+            let deadline = *deadline;
+            self.deadline(expires.then_some(deadline));
+            let (run, first) = (self.to.len(), at);
+            while at < end
+                && self.to.len() - start < most.bytes
+                && let Some((element, _)) = rest.next_if(|(_, other)| *other == deadline)
+            {
+                let reads_back = std::mem::take(&mut self.reads_back);
+                record::put_with_length(self.to, |to| encode(to, codec, element, reads_back))?;
+                at += 1;
+            }
+            // How many, before them.
+            let length = self.to.len();
+            record::put_varint(self.to, at - first);
+            let length = self.to.len() - length;
+            self.to[run..].rotate_right(length);
+        }
+        Ok(at)
+    }
+}
+
+/// A record of elements is not much longer.
+const ELEMENTS_BYTES: usize = 1 << 16;
 
 /// A record that says that something is gone.
 pub(super) fn tombstone(

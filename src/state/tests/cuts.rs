@@ -66,7 +66,9 @@ fn every_cut_of_a_random_program_is_restored_as_it_was() {
 /// The test above would notice if what it is about were not so.
 #[test]
 fn cuts_are_not_exact_without_what_makes_them_so() {
-    for without in [Without::Kept, Without::Tombstones, Without::Asides] {
+    for without in
+        [Without::Kept, Without::Tombstones, Without::Asides, Without::Pins, Without::Waiting]
+    {
         let failed = (0..30).filter(|seed| program::run(*seed, Some(without)).is_err());
         assert!(failed.count() > 10, "without {without:?} most programs should fail");
     }

@@ -1,6 +1,7 @@
 //! Random programs whose state is cut again and again.
 
 use super::*;
+use crate::state::elements::Renewal;
 
 /// Why a cut was not restored as it was.
 #[derive(Debug)]
@@ -19,13 +20,20 @@ fn table(which: usize) -> TableSpec<String, u64> {
     TableSpec::new(TABLES[which]).expiring(LIFETIMES[which].expiration())
 }
 
+const BUFFERS: [&str; 4] = ["buffer", "buffer-2", "buffer-written", "buffer-used"];
+
+fn buffer(which: usize) -> BufferSpec<u64> {
+    BufferSpec::new(BUFFERS[which]).expiring(LIFETIMES[which].expiration())
+}
+
 /// Two function types, of which the second keeps no values.
 fn declared(function: usize) -> Vec<Declared> {
     let values = (0..4).map(|which| Declared::new(value(which)));
     let tables = (0..4).map(|which| Declared::new(table(which)));
+    let buffers = (0..4).map(|which| Declared::new(buffer(which)));
     match function {
-        0 => values.chain(tables).collect(),
-        _ => tables.collect(),
+        0 => values.chain(tables).chain(buffers).collect(),
+        _ => buffers.chain(tables).collect(),
     }
 }
 
@@ -34,6 +42,8 @@ fn declared(function: usize) -> Vec<Declared> {
 enum Content {
     Value(u64, Option<u64>),
     Table(BTreeMap<String, (u64, Option<u64>)>),
+    /// How many elements are gone, the others with their deadlines, and what reading did to these.
+    Buffer(u64, Vec<(u64, u64)>, Option<Renewal>),
 }
 
 impl Content {
@@ -43,6 +53,7 @@ impl Content {
         match self {
             Content::Value(_, deadline) => expires(deadline),
             Content::Table(rows) => rows.values().map(|(_, deadline)| expires(deadline)).sum(),
+            Content::Buffer(_, _, renewal) => usize::from(renewal.is_some()),
         }
     }
 
@@ -52,13 +63,20 @@ impl Content {
             _ => panic!("it is no table"),
         }
     }
+
+    fn elements(&mut self) -> &mut Vec<(u64, u64)> {
+        match self {
+            Content::Buffer(_, elements, _) => elements,
+            _ => panic!("it is no buffer"),
+        }
+    }
 }
 
 /// All state of a function type, by address and name.
 type Dump = BTreeMap<(Id, &'static str), Content>;
 
 fn name_of(name: &str) -> &'static str {
-    let names = VALUES.into_iter().chain(TABLES);
+    let names = VALUES.into_iter().chain(TABLES).chain(BUFFERS);
     names.into_iter().find(|known| *known == name).expect("there is no other state")
 }
 
@@ -79,6 +97,13 @@ fn dump(state: &FunctionState) -> Dump {
                     let rows =
                         rows.map(|(number, row)| (row.key.clone(), (row.value, deadline(number))));
                     Content::Table(rows.collect())
+                })
+            } else if let Some(column) = column.of::<BufferColumn<u64>>() {
+                column.elements(slot).map(|elements| {
+                    let numbered = elements.iter_from(elements.base());
+                    let all = numbered.map(|(element, deadline)| (*element, deadline)).collect();
+                    let renewal = (!column.expiration.is_never()).then(|| elements.pin().renewal);
+                    Content::Buffer(elements.base(), all, renewal)
                 })
             } else {
                 unreachable!("there is nothing else")
@@ -183,14 +208,19 @@ impl<D: FnMut(u64) -> u64> Program<D> {
                     state.put(&mut cursor, &id, value(which), None).unwrap();
                 }
                 state.table(&mut cursor, &id, table(which)).unwrap().clear();
+                state.buffer(&mut cursor, &id, buffer(which)).unwrap().clear();
             }
             model.retain(|(of, _), _| *of != id);
         }
         for _ in 0..if ends { draw(2) } else { draw(12) } {
             let which = draw(4) as usize;
-            let kind = if function == 0 { draw(3) } else { 1 };
+            let kind = if function == 0 { draw(5) } else { 1 + draw(4) };
             match kind {
                 0 => act_on_value(state, &mut cursor, &id, which, model, draw),
+                1 | 2 => {
+                    let mut elements = state.buffer(&mut cursor, &id, buffer(which)).unwrap();
+                    act_on_buffer(&mut elements, &id, which, model, draw);
+                }
                 _ => {
                     let mut rows = state.table(&mut cursor, &id, table(which)).unwrap();
                     act_on_table(&mut rows, &id, which, model, draw);
@@ -363,6 +393,45 @@ fn act_on_table(
         _ => _ = table.get(key.as_str()),
     }
     if rows.is_empty() {
+        model.remove(&place);
+    }
+}
+
+fn act_on_buffer(
+    buffer: &mut BufferAt<'_, u64>,
+    id: &Id,
+    which: usize,
+    model: &mut Dump,
+    draw: &mut impl FnMut(u64) -> u64,
+) {
+    let place = (id.clone(), BUFFERS[which]);
+    let mut scratch = Content::Buffer(0, Vec::new(), None);
+    let elements = match LIFETIMES[which] {
+        Lifetime::Ever => model.entry(place.clone()).or_insert(scratch).elements(),
+        _ => scratch.elements(),
+    };
+    let (first, count) = (draw(1000), draw(if which == 1 { 20 } else { 4 }));
+    match draw(20) {
+        0..8 => {
+            buffer.append(first);
+            elements.push((first, 0));
+        }
+        8..12 => {
+            buffer.extend(first..first + count);
+            elements.extend((first..first + count).map(|element| (element, 0)));
+        }
+        12 => {
+            buffer.replace(first..first + count);
+            *elements = (first..first + count).map(|element| (element, 0)).collect();
+        }
+        13 => {
+            buffer.clear();
+            elements.clear();
+        }
+        14..17 => _ = buffer.len(),
+        _ => _ = buffer.iter().count(),
+    }
+    if elements.is_empty() {
         model.remove(&place);
     }
 }
