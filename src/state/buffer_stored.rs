@@ -9,6 +9,7 @@ use super::deadline::{Item, Upkeep};
 use super::elements::{Elements, Renewal};
 use super::record::{Reader, Tag};
 use super::restore::Restored;
+use super::stamps::Stamps;
 use super::walk::{Aside, Failure, Pin, Walker};
 use crate::address::Id;
 use crate::codec::{Codec, CodecError};
@@ -29,8 +30,9 @@ pub(super) struct BufferAside<E: 'static> {
 impl<E: 'static> Aside for BufferAside<E> {
     fn walk(&mut self, walker: &mut Walker<'_>) -> Result<bool, Failure> {
         let BufferAside { id, elements, from, pin, codec } = self;
-        *from = walker.write_elements(id, elements, *from, *pin, *codec)?;
-        Ok(*from >= pin.end)
+        let stopped = walker.write_elements(id, elements, *from, *pin, *codec)?;
+        *from = stopped.unwrap_or(pin.end);
+        Ok(stopped.is_none())
     }
 }
 
@@ -104,9 +106,7 @@ impl<E: 'static> Stored for BufferColumn<E> {
             let Some(pin) = walker.pin(slot).or_else(now) else { return Ok(None) };
             let marks = self.marks.get(slot).copied().unwrap_or_default();
             let first = marks.first(range, pin.end).max(elements.base());
-            let at =
-                walker.write_elements(walker.id(slot), elements, from.max(first), pin, codec)?;
-            Ok((at < pin.end).then_some(at))
+            walker.write_elements(walker.id(slot), elements, from.max(first), pin, codec)
         })
     }
 
@@ -136,6 +136,10 @@ impl<E: 'static> Stored for BufferColumn<E> {
             upkeep.settle(elements.due_mut(), true, item.slot, 0);
         }
     }
+
+    fn stamps_mut(&mut self) -> &mut Stamps {
+        &mut self.stamps
+    }
 }
 
 impl<E: 'static> BufferColumn<E> {
@@ -150,7 +154,7 @@ impl<E: 'static> BufferColumn<E> {
             return Err("it has more elements than there can be".into());
         }
         let mut renewal = Renewal::default();
-        if site.expires() {
+        if site.expires {
             renewal = Renewal { since: content.varint()?, until: content.varint()? };
         }
         let first = content.varint()?;
@@ -168,7 +172,7 @@ impl<E: 'static> BufferColumn<E> {
             return Err("elements are missing before it".into());
         }
         while !content.is_empty() {
-            let stored = if site.expires() { Some(content.varint()?) } else { None };
+            let stored = if site.expires { Some(content.varint()?) } else { None };
             let until = stored.map(|stored| match stored > renewal.since {
                 true => stored.max(renewal.until),
                 false => stored,
@@ -185,7 +189,7 @@ impl<E: 'static> BufferColumn<E> {
             }
         }
         if expires {
-            if site.expires() {
+            if site.expires {
                 elements.renew(renewal);
             }
             site.upkeep.settle(elements.due_mut(), false, slot, 0);

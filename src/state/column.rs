@@ -44,6 +44,8 @@ pub(super) trait Stored {
         content: Reader<'_>,
         site: &mut Restored<'_>,
     ) -> Result<(), CodecError>;
+    /// When what is in each slot was last written.
+    fn stamps_mut(&mut self) -> &mut Stamps;
     /// Looks after what an item stands for that was given out while it had to wait.
     fn resume(&mut self, _: Item, _: &mut Upkeep<'_>) {
         unreachable!("it never had to wait")
@@ -190,5 +192,9 @@ impl<V: 'static> Stored for Column<V> {
         }
         self.restore(value, site);
         Ok(())
+    }
+
+    fn stamps_mut(&mut self) -> &mut Stamps {
+        &mut self.stamps
     }
 }

@@ -286,6 +286,17 @@ impl FunctionState {
     pub(crate) fn keep_cuts(&mut self, tombstone_bytes_max: usize) {
         assert!(self.cuts.is_none() && self.written.is_empty());
         self.cuts = Some(Box::new(Cuts::new(tombstone_bytes_max)));
+        if self.is_altered {
+            self.want_full();
+        }
+    }
+
+    /// Makes the next cut a full one.
+    pub(super) fn want_full(&mut self) {
+        self.is_altered = true;
+        if let Some(cuts) = &mut self.cuts {
+            cuts.lose_tombstones();
+        }
     }
 
     fn cuts(&mut self) -> &mut Cuts {

@@ -224,7 +224,14 @@ impl Declared {
             && self.type_name == header.type_name
     }
 
-    /// The same.
+    /// Whether something that is wanted by its name is of its kind and its types.
+    pub(super) fn stores_as(&self, wanted: &Wanted<'_>) -> bool {
+        self.kind == wanted.kind
+            && same(&self.type_name, wanted.type_name)
+            && same(&self.key_type, wanted.key_type)
+    }
+
+    /// The same as [`stores`](Self::stores).
     ///
     /// # Errors
     ///
@@ -286,10 +293,7 @@ impl Declared {
 
     /// Whether something that is wanted by this name is this, as far as names tell.
     pub(super) fn fits(&self, wanted: &Wanted<'_>) -> bool {
-        self.kind == wanted.kind
-            && same(&self.type_name, wanted.type_name)
-            && same(&self.key_type, wanted.key_type)
-            && self.expiration == wanted.expiration
+        self.stores_as(wanted) && self.expiration == wanted.expiration
     }
 
     /// Why something that is wanted by this name is not this.

@@ -12,6 +12,7 @@ use super::cuts::Cutting;
 use super::deadline::{Deadline, Item, Upkeep};
 use super::record::{Reader, Tag};
 use super::restore::Restored;
+use super::stamps::Stamps;
 use super::walk::{Failure, Walker};
 use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
@@ -167,5 +168,9 @@ impl<V: 'static> Stored for ExpiringColumn<V> {
             site.set_deadline(self.deadlines.get_or_make(slot), until, 0);
         }
         Ok(())
+    }
+
+    fn stamps_mut(&mut self) -> &mut Stamps {
+        &mut self.values.stamps
     }
 }

@@ -18,6 +18,7 @@ mod declared;
 mod deque;
 mod elements;
 mod expiring;
+mod orphans;
 mod record;
 mod registry;
 mod restore;
@@ -73,6 +74,8 @@ pub(crate) struct FunctionState {
     /// How many of these are declared.
     constants: usize,
     registry: Option<Registry>,
+    /// The columns of states that are stored and neither declared nor registered.
+    orphans: Vec<usize>,
     columns: Vec<Box<dyn AnyColumn>>,
     /// Columns written since the last commit or rollback, each once.
     written: Vec<usize>,
@@ -80,6 +83,8 @@ pub(crate) struct FunctionState {
     wheel: Wheel<Item>,
     /// If cuts are taken.
     cuts: Option<Box<Cuts>>,
+    /// Whether what was restored is not what a delta could follow.
+    is_altered: bool,
 }
 
 impl FunctionState {
@@ -91,10 +96,12 @@ impl FunctionState {
             declared: declared.to_vec(),
             constants: declared.len(),
             registry: states_max.map(Registry::new),
+            orphans: Vec::new(),
             columns: declared.iter().map(Declared::column).collect(),
             written: Vec::new(),
             wheel: Wheel::default(),
             cuts: None,
+            is_altered: false,
         }
     }
 
@@ -138,17 +145,18 @@ impl FunctionState {
         name: &str,
         type_name: &str,
         wanted: impl Into<Wanted<'n>>,
+        cursor: &Cursor,
     ) -> Result<usize, Box<Reason>> {
         let mut constants = self.declared[..self.constants].iter();
         match constants.position(|declared| declared.is_called(name)) {
             Some(at) if self.declared[at].has_type(type_name) => Ok(at),
             Some(at) => Err(self.declared[at].misfit(&wanted.into())),
-            None => self.registered(&wanted.into()),
+            None => self.registered(&wanted.into(), cursor),
         }
     }
 
     /// The column of a state that is not declared, which is registered if there is a registry.
-    fn registered(&mut self, wanted: &Wanted<'_>) -> Result<usize, Box<Reason>> {
+    fn registered(&mut self, wanted: &Wanted<'_>, cursor: &Cursor) -> Result<usize, Box<Reason>> {
         let Some(registry) = &mut self.registry else {
             return Err(Box::new(Reason::UndeclaredState(wanted.name.to_owned())));
         };
@@ -156,6 +164,12 @@ impl FunctionState {
             let declared = &self.declared[at];
             return if declared.fits(wanted) { Ok(at) } else { Err(declared.misfit(wanted)) };
         }
+        if !self.orphans.is_empty()
+            && let Some(at) = self.adopt(wanted, cursor)?
+        {
+            return Ok(at);
+        }
+        let registry = self.registry.as_mut().expect("there is one");
         let at = self.columns.len();
         let declared = registry.register(wanted, at)?;
         self.columns.push(declared.column());
@@ -169,7 +183,7 @@ impl FunctionState {
         cursor: &Cursor,
         spec: ValueSpec<V, &str>,
     ) -> Result<Option<&V>, Box<Reason>> {
-        let at = self.column(spec.name(), spec.type_name(), spec)?;
+        let at = self.column(spec.name(), spec.type_name(), spec, cursor)?;
         if !spec.expiration().is_never() {
             return self.get_expiring(at, cursor, spec);
         }
@@ -208,7 +222,7 @@ impl FunctionState {
         spec: ValueSpec<V, &str>,
         value: Option<V>,
     ) -> Result<(), Box<Reason>> {
-        let at = self.column(spec.name(), spec.type_name(), spec)?;
+        let at = self.column(spec.name(), spec.type_name(), spec, cursor)?;
         if !spec.expiration().is_never() {
             return self.put_expiring(at, cursor, id, spec, value);
         }
@@ -260,7 +274,7 @@ impl FunctionState {
         id: &'a Id,
         spec: TableSpec<K, V, &str>,
     ) -> Result<TableAt<'a, K, V>, Box<Reason>> {
-        let at = self.column(spec.name(), spec.value_type(), spec)?;
+        let at = self.column(spec.name(), spec.value_type(), spec, cursor)?;
         let (column, site) = self.site::<TableColumn<K, V>>(at, cursor, id, spec.into())?;
         Ok(TableAt { column, site })
     }
@@ -272,7 +286,7 @@ impl FunctionState {
         id: &'a Id,
         spec: BufferSpec<E, &str>,
     ) -> Result<BufferAt<'a, E>, Box<Reason>> {
-        let at = self.column(spec.name(), spec.type_name(), spec)?;
+        let at = self.column(spec.name(), spec.type_name(), spec, cursor)?;
         let (column, site) = self.site::<BufferColumn<E>>(at, cursor, id, spec.into())?;
         Ok(BufferAt { column, site })
     }

@@ -143,6 +143,8 @@ impl<'r> Record<'r> {
 pub(super) struct Reader<'r>(&'r [u8]);
 
 impl<'r> Reader<'r> {
+    pub(super) const EMPTY: Self = Reader(&[]);
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

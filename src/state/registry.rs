@@ -43,6 +43,27 @@ impl Registry {
         Ok(declared)
     }
 
+    /// Registers a state that is stored and has this column. It is there to stay.
+    ///
+    /// # Errors
+    ///
+    /// As for [`register`](Self::register).
+    pub(super) fn adopt(
+        &mut self,
+        wanted: &Wanted<'_>,
+        column: usize,
+    ) -> Result<Declared, Box<Reason>> {
+        let declared = self.register(wanted, column)?;
+        self.settled += 1;
+        Ok(declared)
+    }
+
+    /// Undoes an [`adopt`](Self::adopt).
+    pub(super) fn give_up(&mut self, name: &str) {
+        self.columns.remove(name);
+        self.settled -= 1;
+    }
+
     pub(super) fn commit(&mut self) {
         self.settled = self.columns.len();
     }

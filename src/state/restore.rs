@@ -11,7 +11,7 @@
 use super::FunctionState;
 use super::addresses::{Addresses, Slot};
 use super::deadline::{Deadline, Upkeep};
-use super::declared::{Declared, Kind};
+use super::declared::Kind;
 use super::record::{Damage, Reader, Record, StateHeader, Tag};
 use crate::address::Id;
 use crate::codec::CodecError;
@@ -57,6 +57,10 @@ impl FunctionState {
             let at = match constants.clone().position(|known| known.is_called(&header.name)) {
                 Some(at) => {
                     self.declared[at].check_stored(header)?;
+                    // What is stored is read with a look at the time, which is another one next time.
+                    if self.declared[at].expiration != header.expiration() {
+                        self.want_full();
+                    }
                     at
                 }
                 None => self.orphan(header),
@@ -64,22 +68,6 @@ impl FunctionState {
             columns.push((at, header.kind, header.expires()));
         }
         Ok(Restoring { state: self, columns, now_ms })
-    }
-
-    /// The column of a state that is not declared.
-    fn orphan(&mut self, header: &StateHeader) -> usize {
-        let orphans = &self.declared[self.constants..];
-        let known =
-            orphans.iter().position(|known| known.is_called(&header.name) && known.stores(header));
-        known.map_or_else(
-            || {
-                let orphan = Declared::orphan(header);
-                self.columns.push(orphan.column());
-                self.declared.push(orphan);
-                self.columns.len() - 1
-            },
-            |at| self.constants + at,
-        )
     }
 }
 
@@ -123,12 +111,12 @@ impl Restoring<'_> {
 
 /// Where a record is restored.
 pub(super) struct Restored<'a> {
-    id: &'a Id,
-    hash: u64,
-    slot: Option<Slot>,
-    now_ms: u64,
+    pub(super) id: &'a Id,
+    pub(super) hash: u64,
+    pub(super) slot: Option<Slot>,
+    pub(super) now_ms: u64,
     /// Whether it was stored with a deadline.
-    expires: bool,
+    pub(super) expires: bool,
     pub(super) upkeep: Upkeep<'a>,
 }
 
@@ -142,11 +130,6 @@ impl Restored<'_> {
     pub(super) fn settle(&mut self) -> Slot {
         let addresses: &mut Addresses = self.upkeep.addresses;
         *self.slot.get_or_insert_with(|| addresses.insert(self.id, self.hash))
-    }
-
-    /// Whether it was stored with deadlines.
-    pub(super) fn expires(&self) -> bool {
-        self.expires
     }
 
     /// Reads the deadline that something was stored with, and makes of it the one it has; `None` if it

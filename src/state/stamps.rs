@@ -35,6 +35,9 @@ pub(super) struct Range {
 }
 
 impl Range {
+    /// Whatever there is.
+    pub(super) const ALL: Self = Range { since: None, cut: u32::MAX };
+
     #[inline]
     pub(super) fn contains(self, stamp: Stamp) -> bool {
         stamp.epoch() <= self.cut && !self.is_after(stamp.epoch())

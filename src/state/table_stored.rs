@@ -9,6 +9,7 @@ use super::cuts::Cutting;
 use super::record::{Reader, Tag};
 use super::restore::Restored;
 use super::rows::{RowNumber, Rows};
+use super::stamps::Stamps;
 use super::table::{Before, TableColumn, bury};
 use super::walk::{Aside, Failure, Walker};
 use crate::address::Id;
@@ -242,6 +243,10 @@ impl<K: Hash + Eq + 'static, V: 'static> Stored for TableColumn<K, V> {
             }
         }
         Ok(())
+    }
+
+    fn stamps_mut(&mut self) -> &mut Stamps {
+        &mut self.stamps
     }
 }
 

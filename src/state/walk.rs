@@ -28,6 +28,12 @@ pub(crate) trait Sink {
     fn put(&mut self, bin: u16, record: &[u8]);
 }
 
+impl Sink for Records {
+    fn put(&mut self, bin: u16, record: &[u8]) {
+        self.push(bin, record);
+    }
+}
+
 /// How much one call does. The last unit may be larger than what is left.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Budget {
@@ -35,6 +41,11 @@ pub(crate) struct Budget {
     pub(crate) units: usize,
     /// Bytes that are written.
     pub(crate) bytes: usize,
+}
+
+impl Budget {
+    /// No limit.
+    pub(super) const NONE: Budget = Budget { units: usize::MAX, bytes: usize::MAX };
 }
 
 /// A piece of state that cannot be part of a snapshot.
@@ -113,6 +124,8 @@ pub(super) struct Walk {
     pub(super) deferred: BTreeSet<Item>,
     /// The columns of which a record was read back, if they are to be.
     checked: Vec<bool>,
+    /// The columns that were written out of turn.
+    finished: Vec<u32>,
     /// What could not be written when it should have been.
     failed: Option<Failure>,
 }
@@ -130,6 +143,7 @@ impl Walk {
             pins: HashMap::new(),
             deferred: BTreeSet::new(),
             checked: vec![range.since.is_some(); columns],
+            finished: Vec::new(),
             failed: None,
         }
     }
@@ -142,7 +156,24 @@ impl Walk {
 
     /// Whether it has yet to come to a place.
     pub(super) fn is_to_pass(&self, place: Place) -> bool {
-        place >= self.at && place.column < self.columns
+        place >= self.at && place.column < self.columns && !self.finished.contains(&place.column)
+    }
+
+    /// Writes all that is left of a column, which holds bytes, before it is replaced.
+    pub(super) fn finish(&mut self, number: u32, column: &dyn AnyColumn, addresses: &Addresses) {
+        if !self.is_to_pass(Place { column: number, slot: Slot::MAX, row: u64::MAX }) {
+            return;
+        }
+        let Place { column: current, slot, row } = self.at;
+        let from = if current == number { (slot, row) } else { (0, 0) };
+        let (range, pins, mut checked) = (self.range, &self.pins, vec![true; number as usize + 1]);
+        let (budget, scratch, out) = (Budget::NONE, &mut Vec::new(), &mut self.kept);
+        let checked = &mut checked;
+        let mut walker =
+            Walker { range, column: number, addresses, pins, budget, scratch, checked, out };
+        let stopped = column.walk(from, &mut walker).expect("bytes can be written");
+        assert_eq!(stopped, None, "there is always room");
+        self.finished.push(number);
     }
 
     /// Writes a unit as it was at the cut.
@@ -209,6 +240,10 @@ impl Walk {
         }
         while walker.has_room() && self.at.column < self.columns {
             walker.column = self.at.column;
+            if self.finished.contains(&self.at.column) {
+                self.at = Place { column: self.at.column + 1, slot: 0, row: 0 };
+                continue;
+            }
             let column = &on.columns[self.at.column as usize];
             self.at = match column.walk((self.at.slot, self.at.row), &mut walker)? {
                 Some((slot, row)) => Place { slot, row, ..self.at },
@@ -218,6 +253,13 @@ impl Walk {
         // There is no room left if anything is.
         Ok(walker.has_room())
     }
+}
+
+/// All that is in a column, which holds bytes.
+pub(super) fn records_of(number: u32, column: &dyn AnyColumn, addresses: &Addresses) -> Records {
+    let mut walk = Walk::new(Range::ALL, number as usize + 1);
+    walk.finish(number, column, addresses);
+    walk.kept
 }
 
 /// What is walked.
@@ -268,24 +310,32 @@ impl<'a> Walker<'a> {
         self.pins.get(&(self.column, slot)).copied()
     }
 
-    /// Writes elements of a buffer up to one, and says which it came to. It looks at each of them.
+    /// Writes the elements of a buffer from one on, and says where it stopped if there was no more
+    /// room. It looks at each of them.
     pub(super) fn write_elements<E>(
         &mut self,
         id: &Id,
         elements: &Elements<E>,
-        from: u64,
+        mut from: u64,
         pin: Pin,
         (codec, expires): (&Codec<E>, bool),
-    ) -> Result<u64, Failure> {
-        let Budget { units, bytes } = self.budget;
-        let most = Budget { units: units.max(1), bytes: bytes.min(ELEMENTS_BYTES) };
-        let mut at = from;
-        self.write(id, |pen| {
-            at = pen.elements(elements, from, pin, (codec, expires), most)?;
-            Ok(())
-        })?;
-        self.budget.units = units.saturating_sub((at - from) as usize);
-        Ok(at)
+    ) -> Result<Option<u64>, Failure> {
+        loop {
+            let Budget { units, bytes } = self.budget;
+            let most = Budget { units: units.max(1), bytes: bytes.clamp(1, ELEMENTS_BYTES) };
+            let first = from;
+            self.write(id, |pen| {
+                from = pen.elements(elements, from, pin, (codec, expires), most)?;
+                Ok(())
+            })?;
+            self.budget.units = units.saturating_sub((from - first) as usize);
+            if from >= pin.end {
+                return Ok(None);
+            }
+            if !self.has_room() {
+                return Ok(Some(from));
+            }
+        }
     }
 
     /// Writes a unit of an address.
@@ -407,7 +457,7 @@ impl Pen<'_> {
             record::put_varint(self.to, pin.renewal.until);
         }
         record::put_varint(self.to, from);
-        let end = pin.end.min(from + most.units as u64);
+        let end = pin.end.min(from.saturating_add(most.units as u64));
         let start = self.to.len();
         let mut at = from;
         let mut rest = elements.iter_from(from).peekable();

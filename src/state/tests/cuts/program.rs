@@ -1,7 +1,11 @@
 //! Random programs whose state is cut again and again.
 
+use bytes::Bytes;
+
 use super::*;
+use crate::codec::Codec;
 use crate::state::elements::Renewal;
+use crate::state::rows::Row;
 
 /// Why a cut was not restored as it was.
 #[derive(Debug)]
@@ -26,14 +30,17 @@ fn buffer(which: usize) -> BufferSpec<u64> {
     BufferSpec::new(BUFFERS[which]).expiring(LIFETIMES[which].expiration())
 }
 
-/// Two function types, of which the second keeps no values.
+/// Three function types, of which the second keeps no values, and the third registers everything.
+const FUNCTIONS: usize = 3;
+
 fn declared(function: usize) -> Vec<Declared> {
     let values = (0..4).map(|which| Declared::new(value(which)));
     let tables = (0..4).map(|which| Declared::new(table(which)));
     let buffers = (0..4).map(|which| Declared::new(buffer(which)));
     match function {
         0 => values.chain(tables).chain(buffers).collect(),
-        _ => buffers.chain(tables).collect(),
+        1 => buffers.chain(tables).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -82,38 +89,48 @@ fn name_of(name: &str) -> &'static str {
 
 fn dump(state: &FunctionState) -> Dump {
     let mut dump = Dump::new();
+    let number = |bytes: &Bytes| Codec::<u64>::SERDE.read(bytes).unwrap();
+    let text = |bytes: &Bytes| Codec::<String>::BUILT_IN.read(bytes).unwrap();
     for (slot, id) in state.addresses.iter() {
         for (declared, column) in state.declared.iter().zip(&state.columns) {
-            let content = if let Some(column) = column.of::<Column<u64>>() {
-                column.get(slot).map(|value| Content::Value(*value, None))
-            } else if let Some(column) = column.of::<ExpiringColumn<u64>>() {
-                let deadline = column.deadline(slot);
-                column.values.get(slot).map(|value| Content::Value(*value, Some(deadline)))
-            } else if let Some(column) = column.of::<TableColumn<String, u64>>() {
-                column.rows(slot).map(|rows| {
-                    let expires = !column.expiration.is_never();
-                    let deadline = |number| expires.then(|| rows.deadline(number));
-                    let rows = rows.iter();
-                    let rows =
-                        rows.map(|(number, row)| (row.key.clone(), (row.value, deadline(number))));
-                    Content::Table(rows.collect())
-                })
-            } else if let Some(column) = column.of::<BufferColumn<u64>>() {
-                column.elements(slot).map(|elements| {
-                    let numbered = elements.iter_from(elements.base());
-                    let all = numbered.map(|(element, deadline)| (*element, deadline)).collect();
-                    let renewal = (!column.expiration.is_never()).then(|| elements.pin().renewal);
-                    Content::Buffer(elements.base(), all, renewal)
-                })
-            } else {
-                unreachable!("there is nothing else")
-            };
+            let content = content::<u64, String>(&**column, slot, u64::clone, String::clone)
+                .or_else(|| content(&**column, slot, number, text));
             if let Some(content) = content {
                 dump.insert((id.clone(), name_of(&declared.name)), content);
             }
         }
     }
     dump
+}
+
+/// What there is of an address in a column of such values and keys, if it is one.
+fn content<V: 'static, K: Hash + Eq + 'static>(
+    column: &dyn AnyColumn,
+    slot: Slot,
+    value: impl Fn(&V) -> u64,
+    key: impl Fn(&K) -> String,
+) -> Option<Content> {
+    if let Some(column) = column.of::<Column<V>>() {
+        Some(Content::Value(value(column.get(slot)?), None))
+    } else if let Some(column) = column.of::<ExpiringColumn<V>>() {
+        Some(Content::Value(value(column.values.get(slot)?), Some(column.deadline(slot))))
+    } else if let Some(column) = column.of::<TableColumn<K, V>>() {
+        let rows = column.rows(slot)?;
+        let expires = !column.expiration.is_never();
+        let deadline = |number| expires.then(|| rows.deadline(number));
+        let entry = |(number, row): (u32, &Row<K, V>)| {
+            (key(&row.key), (value(&row.value), deadline(number)))
+        };
+        Some(Content::Table(rows.iter().map(entry).collect()))
+    } else if let Some(column) = column.of::<BufferColumn<V>>() {
+        let elements = column.elements(slot)?;
+        let numbered = elements.iter_from(elements.base());
+        let all = numbered.map(|(element, deadline)| (value(element), deadline)).collect();
+        let renewal = (!column.expiration.is_never()).then(|| elements.pin().renewal);
+        Some(Content::Buffer(elements.base(), all, renewal))
+    } else {
+        None
+    }
 }
 
 struct OpenCut {
@@ -153,18 +170,19 @@ struct Program<D> {
 pub(super) fn run(seed: u64, without: Option<Without>) -> Result<Seen, Failed> {
     let mut draw = draws(seed);
     let now_ms = draw(2) * 1_700_000_000_000;
-    let states = (0..2).map(|function| fresh(function, without)).collect();
-    let (chains, models) = (vec![Vec::new(); 2], vec![Dump::new(); 2]);
+    let states = (0..FUNCTIONS).map(|function| fresh(function, without)).collect();
+    let (chains, models) = (vec![Vec::new(); FUNCTIONS], vec![Dump::new(); FUNCTIONS]);
     let (open, seen) = (None, Seen::default());
     let mut program = Program { draw, states, now_ms, chains, open, models, without, seen };
-    for _ in 0..2000 {
+    for _ in 0..2500 {
         program.step()?;
     }
     Ok(program.seen)
 }
 
 fn fresh(function: usize, without: Option<Without>) -> FunctionState {
-    let mut state = FunctionState::new(&declared(function), None);
+    let registry = (function == 2).then_some(100);
+    let mut state = FunctionState::new(&declared(function), registry);
     state.keep_cuts(1500);
     state.cuts.as_mut().unwrap().without = without;
     state
@@ -190,7 +208,7 @@ impl<D: FnMut(u64) -> u64> Program<D> {
 
     fn invoke(&mut self) {
         let Program { draw, states, now_ms, models, .. } = self;
-        let function = draw(2) as usize;
+        let function = draw(FUNCTIONS as u64) as usize;
         let (state, model) = (&mut states[function], &mut models[function]);
         // A few that come again and again, and others.
         let known = [6, 6, 6, 200][draw(4) as usize];
@@ -204,7 +222,7 @@ impl<D: FnMut(u64) -> u64> Program<D> {
         let ends = draw(8) == 0;
         if ends {
             for which in 0..4 {
-                if function == 0 {
+                if function != 1 {
                     state.put(&mut cursor, &id, value(which), None).unwrap();
                 }
                 state.table(&mut cursor, &id, table(which)).unwrap().clear();
@@ -214,7 +232,7 @@ impl<D: FnMut(u64) -> u64> Program<D> {
         }
         for _ in 0..if ends { draw(2) } else { draw(12) } {
             let which = draw(4) as usize;
-            let kind = if function == 0 { draw(5) } else { 1 + draw(4) };
+            let kind = if function != 1 { draw(5) } else { 1 + draw(4) };
             match kind {
                 0 => act_on_value(state, &mut cursor, &id, which, model, draw),
                 1 | 2 => {
@@ -255,7 +273,7 @@ impl<D: FnMut(u64) -> u64> Program<D> {
                 Part { headers: state.declared_states(), ..Part::default() }
             };
             let parts = states.iter().map(part).collect();
-            let (number, done) = (numbers[0], vec![false; 2]);
+            let (number, done) = (numbers[0], vec![false; FUNCTIONS]);
             self.open = Some(OpenCut { number, is_full, parts, was, done });
             return Ok(());
         };
@@ -264,7 +282,8 @@ impl<D: FnMut(u64) -> u64> Program<D> {
             self.open = None;
             return Ok(());
         }
-        let function = draw(2) as usize;
+        let unfinished: Vec<_> = (0..FUNCTIONS).filter(|function| !open.done[*function]).collect();
+        let function = unfinished[draw(unfinished.len() as u64) as usize];
         let most = [8, 30, 100, 500][draw(4) as usize];
         let units = 1 + draw(most) as usize;
         let bytes = [ALL.bytes, ALL.bytes, ALL.bytes, 1, 20][draw(5) as usize];
@@ -277,7 +296,7 @@ impl<D: FnMut(u64) -> u64> Program<D> {
         let records = |part: &Part| part.records.len() as u64;
         self.seen.records += parts.iter().map(records).sum::<u64>();
         *if is_full { &mut self.seen.full_cuts } else { &mut self.seen.deltas } += 1;
-        let mut cut = if is_full { vec![Vec::new(); 2] } else { self.chains.clone() };
+        let mut cut = if is_full { vec![Vec::new(); FUNCTIONS] } else { self.chains.clone() };
         for (function, part) in parts.into_iter().enumerate() {
             cut[function].push(part);
             self.check(function, &cut[function], &was[function])?;
@@ -322,7 +341,7 @@ impl<D: FnMut(u64) -> u64> Program<D> {
     /// Loses everything and goes on with what is committed.
     fn restart(&mut self) -> Result<(), Failed> {
         self.open = None;
-        for function in 0..2 {
+        for function in 0..FUNCTIONS {
             let chain = &self.chains[function];
             let mut copy = self.restored(function, chain, |_| true)?;
             expire_all(&mut copy, self.now_ms + 10_000);
