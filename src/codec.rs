@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn built_in_types_are_the_bytes_that_other_languages_have() {
         assert_eq!(bytes(<i64 as Named>::BUILT_IN.unwrap(), &7), [9, 7, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes(<i32 as Named>::BUILT_IN.unwrap(), &0), []);
+        assert!(bytes(<i32 as Named>::BUILT_IN.unwrap(), &0).is_empty());
         assert_eq!(bytes(<String as Named>::BUILT_IN.unwrap(), &"a".to_owned()), b"\x0a\x01a");
         assert!(<u64 as Named>::BUILT_IN.is_none());
     }

@@ -24,6 +24,7 @@ mod remote;
 mod retry;
 mod runner;
 #[cfg_attr(not(test), expect(dead_code, reason = "nothing takes cuts of state yet"))]
+mod snapshot;
 mod state;
 mod table;
 mod typed;
@@ -45,6 +46,7 @@ pub use functions::{AtClose, Functions, Limits};
 pub use message::{Carries, Envelope, Mismatch};
 pub use placement::BINS;
 pub use retry::Retry;
+pub use snapshot::SnapshotError;
 pub use table::TableSpec;
 pub use timely_statefun_operators::{LoopStats, Order, STOP_GRACE_STEPS, STOP_STEPS};
 pub use typed::{Typed, TypedMessage, TypedValue};

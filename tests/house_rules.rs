@@ -136,7 +136,7 @@ fn the_core_knows_no_dataflow_no_clock_and_no_files() {
         CORE,
         &["std::fs", "std::io", "std::net", "std::env", "std::thread", "println", "eprintln"],
     );
-    never(CORE, &["crate::dataflow", "super::dataflow", "StatefulFunctions"]);
+    never(CORE, &["crate::dataflow", "super::dataflow", "crate::snapshot", "StatefulFunctions"]);
 }
 
 #[test]
@@ -187,8 +187,23 @@ fn only_the_dataflow_knows_the_operators_at_work() {
 }
 
 #[test]
+fn files_have_one_door_and_know_nothing_of_what_is_in_them() {
+    only_in("src/snapshot/", &["src"], &["object_store", "std::fs"]);
+    never(&["src/snapshot"], &["timely", "differential_dataflow", "timely_statefun_operators"]);
+    let others = ["dataflow", "dispatch", "state", "function", "functions", "remote", "message"];
+    let others: Vec<String> = others.iter().map(|room| format!("crate::{room}")).collect();
+    never(&["src/snapshot"], &others.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
 fn an_id_becomes_a_bin_in_one_place() {
-    only_in("src/placement.rs", &["src"], &["twox_hash", "XxHash3_64"]);
+    // Files of snapshots have checksums of the same kind, which are made in one place as well.
+    let doors = ["src/placement.rs", "src/snapshot/encoding.rs"];
+    let doored = |source: &Source| doors.contains(&&*source.path);
+    let (inside, outside): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(doored);
+    let found = named(&outside, &["twox_hash", "XxHash3_64"]);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert_eq!(named(&inside, &["use twox_hash::XxHash3_64"]).len(), doors.len());
     // `Hash::hash` is generic, and what keys of tables are hashed with places nothing.
     only_in("src/placement.rs", &["src"], &["fn bin", "fn hash("]);
     never(&["operators", "proto"], &["twox_hash", "XxHash3_64"]);

@@ -1,0 +1,237 @@
+//! One file of a snapshot: sections of bytes, found by their kind and bin.
+//!
+//! ```text
+//! preamble │ sections, one after another │ footer: whose part this is, and where each section is │ length of the footer │ checksum
+//! ```
+//!
+//! A section is guarded by a checksum in the footer, and the footer by one at the end. So that one
+//! stands for the whole file, and is what a manifest knows a part by. What a section contains is
+//! nobody's business here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::encoding::{
+    PREAMBLE, Reader, check_preamble, checksum, put_preamble, put_u16, put_u32, put_u64,
+};
+use super::error::SnapshotError;
+
+const MAGIC: [u8; 8] = *b"\x89TSFpart";
+/// The footer's length and its checksum.
+const TAIL: usize = 12;
+/// What one section takes in the footer.
+const SECTION: usize = 2 + 4 + 8 + 8 + 8;
+
+/// Which part of which cut. Nothing else ever has the same name.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct PartName {
+    pub(crate) execution: u64,
+    pub(crate) cut: u64,
+    /// The worker's index among all workers of all processes.
+    pub(crate) worker: u32,
+    /// Counts the worker's parts of the cut.
+    pub(crate) index: u32,
+}
+
+/// The name of the file, from the root of the store. Files come in the order of names.
+impl fmt::Display for PartName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PartName { execution, cut, worker, index } = self;
+        write!(f, "part/{execution:020}/{cut:020}/{worker:06}-{index:06}")
+    }
+}
+
+impl PartName {
+    /// The part whose file this is, if it is one.
+    pub(crate) fn of(file: &str) -> Option<Self> {
+        let mut steps = file.strip_prefix("part/")?.split('/');
+        let (execution, cut) = (steps.next()?.parse().ok()?, steps.next()?.parse().ok()?);
+        let (worker, index) = steps.next()?.split_once('-')?;
+        let (worker, index) = (worker.parse().ok()?, index.parse().ok()?);
+        let name = PartName { execution, cut, worker, index };
+        (name.to_string() == file).then_some(name)
+    }
+}
+
+/// What a manifest says of a part.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartEntry {
+    pub(crate) name: PartName,
+    /// How long the file is.
+    pub(crate) bytes: u64,
+    /// Of the footer, and so of everything.
+    pub(crate) checksum: u64,
+}
+
+/// A part that is written, but not yet stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) entry: PartEntry,
+    pub(crate) bytes: Bytes,
+}
+
+/// Gathers what one worker has for one cut, until it is enough for a part.
+pub(crate) struct PartWriter {
+    next: PartName,
+    bytes_most: usize,
+    bytes: usize,
+    sections: BTreeMap<(u16, u32), Vec<u8>>,
+}
+
+impl PartWriter {
+    /// For a worker's parts of a cut, of about so many bytes each. `first` names the first of them.
+    pub(crate) fn new(first: PartName, bytes_most: usize) -> Self {
+        PartWriter { next: first, bytes_most, bytes: 0, sections: BTreeMap::new() }
+    }
+
+    /// Adds to what there is of this kind and bin. `write` may only append.
+    ///
+    /// Where a kind and bin is in several parts, it is what their sections say one after another.
+    /// What is appended at once stays together.
+    pub(crate) fn append(&mut self, kind: u16, bin: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let section = self.sections.entry((kind, bin)).or_default();
+        let before = section.len();
+        write(section);
+        assert!(section.len() >= before, "section {kind} of bin {bin} became shorter");
+        self.bytes += section.len() - before;
+    }
+
+    /// Whether it is time to [`take`](Self::take) a part.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_most
+    }
+
+    /// What was gathered, as a part; `None` if that is nothing.
+    pub(crate) fn take(&mut self) -> Option<Part> {
+        if self.sections.is_empty() {
+            return None;
+        }
+        let sections = std::mem::take(&mut self.sections);
+        let footer = 28 + sections.len() * SECTION;
+        let mut bytes = Vec::with_capacity(PREAMBLE + self.bytes + footer + TAIL);
+        put_preamble(&mut bytes, MAGIC);
+        for section in sections.values() {
+            bytes.extend(section);
+        }
+        let (start, name) = (bytes.len(), self.next);
+        put_u64(&mut bytes, name.execution);
+        put_u64(&mut bytes, name.cut);
+        put_u32(&mut bytes, name.worker);
+        put_u32(&mut bytes, name.index);
+        put_u32(&mut bytes, u32::try_from(sections.len()).expect("fewer than kinds and bins"));
+        let mut offset = PREAMBLE as u64;
+        for ((kind, bin), section) in &sections {
+            put_u16(&mut bytes, *kind);
+            put_u32(&mut bytes, *bin);
+            put_u64(&mut bytes, offset);
+            put_u64(&mut bytes, section.len() as u64);
+            put_u64(&mut bytes, checksum(section));
+            offset += section.len() as u64;
+        }
+        let footer = u32::try_from(bytes.len() - start).expect("a section takes 30 bytes of it");
+        put_u32(&mut bytes, footer);
+        let sum = checksum(&bytes[start..]);
+        put_u64(&mut bytes, sum);
+        self.bytes = 0;
+        self.next.index += 1;
+        let entry = PartEntry { name, bytes: bytes.len() as u64, checksum: sum };
+        Some(Part { entry, bytes: bytes.into() })
+    }
+}
+
+/// A part whose footer has been checked.
+#[derive(Clone, Debug)]
+pub(crate) struct PartReader {
+    pub(crate) entry: PartEntry,
+    bytes: Bytes,
+    sections: Vec<Place>,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    kind: u16,
+    bin: u32,
+    start: usize,
+    end: usize,
+    checksum: u64,
+}
+
+/// What a part has of one kind and bin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Section {
+    pub(crate) kind: u16,
+    pub(crate) bin: u32,
+    pub(crate) bytes: Bytes,
+}
+
+impl PartReader {
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// If they are not those of a part, are damaged, of a newer version, or of another part than the
+    /// name says. Sections are checked when they are read.
+    pub(crate) fn new(name: PartName, bytes: Bytes) -> Result<Self, SnapshotError> {
+        let file = &name.to_string();
+        check_preamble(file, &bytes, MAGIC)?;
+        let damaged = |why: &str| SnapshotError::damaged(file, why);
+        let body = bytes.len().checked_sub(TAIL).ok_or_else(|| damaged("it is cut short"))?;
+        let mut tail = Reader::new(file, bytes.slice(body..));
+        let (footer, sum) = (tail.u32()? as usize, tail.u64()?);
+        let start = body.checked_sub(footer).filter(|start| *start >= PREAMBLE);
+        let start = start.ok_or_else(|| damaged("it is cut short, or its end is changed"))?;
+        if checksum(&bytes[start..body + 4]) != sum {
+            return Err(damaged("its footer does not fit its checksum"));
+        }
+        let mut reader = Reader::new(file, bytes.slice(start..body));
+        let (execution, cut) = (reader.u64()?, reader.u64()?);
+        let found = PartName { execution, cut, worker: reader.u32()?, index: reader.u32()? };
+        if found != name {
+            return Err(damaged(&format!("it is \"{found}\" under another name")));
+        }
+        let mut sections = Vec::new();
+        let mut offset = PREAMBLE as u64;
+        for _ in 0..reader.count(SECTION)? {
+            let (kind, bin) = (reader.u16()?, reader.u32()?);
+            let (at, length, checksum) = (reader.u64()?, reader.u64()?, reader.u64()?);
+            let end = at.checked_add(length).filter(|end| at == offset && *end <= start as u64);
+            offset = end.ok_or_else(|| damaged("its sections do not fit it"))?;
+            let (start, end) = (at as usize, offset as usize);
+            sections.push(Place { kind, bin, start, end, checksum });
+        }
+        reader.end()?;
+        if offset != start as u64 {
+            return Err(damaged("it has bytes that are in no section"));
+        }
+        let entry = PartEntry { name, bytes: bytes.len() as u64, checksum: sum };
+        Ok(PartReader { entry, bytes, sections })
+    }
+
+    /// The sections that are wanted, by kind and bin, in that order.
+    ///
+    /// # Errors
+    ///
+    /// A section whose bytes are damaged.
+    pub(crate) fn sections(
+        &self,
+        mut wanted: impl FnMut(u16, u32) -> bool,
+    ) -> impl Iterator<Item = Result<Section, SnapshotError>> {
+        let sections = self.sections.iter().filter(move |at| wanted(at.kind, at.bin));
+        sections.map(|&Place { kind, bin, start, end, checksum: sum }| {
+            let bytes = self.bytes.slice(start..end);
+            if checksum(&bytes) != sum {
+                let why = format!("section {kind} of bin {bin} does not fit its checksum");
+                return Err(SnapshotError::damaged(&self.entry.name.to_string(), why));
+            }
+            Ok(Section { kind, bin, bytes })
+        })
+    }
+
+    /// Whether every section is whole.
+    pub(crate) fn check(&self) -> Result<(), SnapshotError> {
+        self.sections(|_, _| true).try_for_each(|section| section.map(drop))
+    }
+}
