@@ -23,8 +23,8 @@ mod placement;
 mod remote;
 mod retry;
 mod runner;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing takes cuts of state yet"))]
 mod snapshot;
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing takes cuts of state yet"))]
 mod state;
 mod table;
 mod typed;
