@@ -8,9 +8,19 @@
 
 mod encoding;
 mod error;
+mod files;
+mod gc;
+mod ground;
+mod log;
 mod manifest;
 mod part;
+mod restore;
+mod store;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 pub use error::SnapshotError;
+pub use store::{SnapshotInfo, SnapshotOptions, SnapshotStore};
+pub use uploads::SnapshotStatus;

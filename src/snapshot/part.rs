@@ -1,7 +1,7 @@
 //! One file of a snapshot: sections of bytes, found by their kind and bin.
 //!
 //! ```text
-//! preamble │ sections, one after another │ footer: whose part this is, and where each section is │ length of the footer │ checksum
+//! preamble │ section │ section │ … │ footer: whose part, where each section is │ its length │ checksum
 //! ```
 //!
 //! A section is guarded by a checksum in the footer, and the footer by one at the end. So that one

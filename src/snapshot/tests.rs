@@ -1,6 +1,9 @@
 //! The store of snapshots: its files, and what happens to it.
 
+mod execution;
+mod faulty;
 mod format;
+mod log;
 
 /// Numbers below others, that depend on nothing but a seed.
 fn draws(seed: u64) -> impl FnMut(u64) -> u64 {

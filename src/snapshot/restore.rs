@@ -1,0 +1,172 @@
+//! Finding the snapshot to restore, and reading it.
+//!
+//! Nothing is believed to be there, or whole, because a manifest names it. What is not whole is
+//! reported, and what is older and whole is offered; whether to take it is the program's decision.
+
+use futures_util::stream::{self, Stream, StreamExt};
+
+use super::error::{Kind, SnapshotError};
+use super::files::Files;
+use super::manifest::{Commit, Entry, slot_file};
+use super::part::{PartEntry, PartReader};
+use super::survey::{Identity, Survey, Walk, slots};
+
+/// Which snapshot is wanted.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The last one of the execution before, or what that execution restored itself.
+    Newest,
+    /// That of this cut.
+    Cut(u64),
+}
+
+/// What makes a snapshot whole.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// All of its parts are there and as long as they should be.
+    Lengths,
+    /// All of its bytes are those that were written, so all are read.
+    Contents,
+}
+
+/// What there is to restore.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// `None`: there was never a snapshot, or none is whole, or the execution before chose to begin
+    /// without any.
+    pub(crate) snapshot: Option<Commit>,
+    /// What would have been restored instead of it, newest first: its file, and why it cannot be.
+    pub(crate) skipped: Vec<(String, SnapshotError)>,
+    /// What is needed to claim the log.
+    pub(crate) survey: Survey,
+}
+
+/// How to look.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Looking {
+    pub(super) check: Check,
+    /// How many snapshots the store is to keep.
+    pub(super) keep: usize,
+    /// How many files are read at a time.
+    pub(super) fetches_max: usize,
+}
+
+/// Finds the newest whole snapshot, or that of a cut.
+///
+/// # Errors
+///
+/// If the store fails, or there is no snapshot of this cut, or it is not whole.
+pub(super) async fn find(
+    files: &Files,
+    identity: &Identity,
+    which: Which,
+    looking: Looking,
+) -> Result<Found, SnapshotError> {
+    let Looking { check, keep, fetches_max } = looking;
+    let mut walk = Walk::new(files, slots(files).await?);
+    let mut found = Found { snapshot: None, skipped: Vec::new(), survey: Survey::default() };
+    let mut over = false;
+    // Nothing above this slot is what is restored.
+    let mut top = u64::MAX;
+    while !(over && found.survey.is_complete(keep)) {
+        let Some(seen) = walk.next().await? else { break };
+        found.survey.see(identity, &seen, keep);
+        if over || !seen.counts || seen.slot > top {
+            continue;
+        }
+        let file = slot_file(seen.slot);
+        let commit = match seen.entry.and_then(|entry| {
+            identity.check(entry.header())?;
+            Ok(entry)
+        }) {
+            Err(error) => {
+                found.skipped.push((file, error));
+                continue;
+            }
+            Ok(Entry::Claim(claim)) => {
+                if which == Which::Newest && top == u64::MAX {
+                    top = claim.restores.map_or(0, |(slot, _)| slot);
+                    over = claim.restores.is_none();
+                }
+                continue;
+            }
+            Ok(Entry::Commit(commit)) => commit,
+        };
+        if let Which::Cut(cut) = which {
+            if commit.cut() != cut {
+                continue;
+            }
+            whole(files, &commit, check, fetches_max).await?;
+        } else if let Err(error) = whole(files, &commit, check, fetches_max).await {
+            if error.is_unavailable() {
+                return Err(error);
+            }
+            found.skipped.push((file, error));
+            continue;
+        }
+        found.snapshot = Some(commit);
+        over = true;
+    }
+    match which {
+        Which::Cut(cut) if found.snapshot.is_none() => Err(Kind::NoSuchCut { cut }.into()),
+        _ => Ok(found),
+    }
+}
+
+/// Whether everything that a snapshot needs is there.
+pub(super) async fn whole(
+    files: &Files,
+    commit: &Commit,
+    check: Check,
+    fetches_max: usize,
+) -> Result<(), SnapshotError> {
+    let checks = commit.parts().map(|part| async move {
+        match check {
+            Check::Contents => read_part(files, part).await?.check(),
+            Check::Lengths => {
+                let file = part.name.to_string();
+                match files.length(&file).await? {
+                    None => Err(SnapshotError::missing(&file)),
+                    Some(length) if length != part.bytes => Err(wrong_length(part, length)),
+                    Some(_) => Ok(()),
+                }
+            }
+        }
+    });
+    let mut checks = stream::iter(checks).buffer_unordered(fetches_max.max(1));
+    while let Some(checked) = checks.next().await {
+        checked?;
+    }
+    Ok(())
+}
+
+/// The parts of a snapshot, in the order in which they build upon each other, some of them read ahead.
+/// Each is the one that the manifest names; its sections are checked when they are read.
+pub(super) fn parts<'a>(
+    files: &'a Files,
+    commit: &'a Commit,
+    fetches_max: usize,
+) -> impl Stream<Item = Result<PartReader, SnapshotError>> + 'a {
+    stream::iter(commit.parts())
+        .map(move |part| read_part(files, part))
+        .buffered(fetches_max.max(1))
+}
+
+async fn read_part(files: &Files, part: &PartEntry) -> Result<PartReader, SnapshotError> {
+    let file = part.name.to_string();
+    let bytes = files.read(&file, part.bytes).await?;
+    let bytes = bytes.ok_or_else(|| SnapshotError::missing(&file))?;
+    if bytes.len() as u64 != part.bytes {
+        return Err(wrong_length(part, bytes.len() as u64));
+    }
+    let reader = PartReader::new(part.name, bytes)?;
+    if reader.entry != *part {
+        return Err(SnapshotError::damaged(&file, "it is not the one that the manifest names"));
+    }
+    Ok(reader)
+}
+
+fn wrong_length(part: &PartEntry, length: u64) -> SnapshotError {
+    let why = format!("it has {length} bytes, and {} are expected", part.bytes);
+    SnapshotError::damaged(&part.name.to_string(), why)
+}
