@@ -19,8 +19,8 @@ pub(super) trait Ground: Send + Sync {
     /// is not there has no entries.
     fn sync(&self, directory: &str) -> io::Result<()>;
 
-    /// Removes from this directory what writes that were cut short have left, and the directory if it
-    /// is empty then. What cannot be removed stays.
+    /// Removes from this directory what writes that were cut short have left, and directories that are
+    /// empty then. What cannot be removed stays.
     fn sweep(&self, directory: &str);
 }
 
@@ -79,7 +79,12 @@ impl Ground for Directory {
         for path in entries.map(|entry| entry.path()).filter(|path| is_left_over(path)) {
             let _ = fs::remove_file(path);
         }
-        let _ = fs::remove_dir(&directory);
+        // Also those above, if nothing is left in them. Whoever needs one makes it.
+        for directory in directory.ancestors().take_while(|above| **above != self.root) {
+            if fs::remove_dir(directory).is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) async fn slots(files: &Files) -> Result<BTreeSet<u64>, SnapshotError>
 pub(super) struct Walk<'a> {
     files: &'a Files,
     slots: BTreeSet<u64>,
+    /// The slot below the last one.
+    next: u64,
     floor: u64,
     executions: BTreeSet<u64>,
 }
@@ -73,7 +75,8 @@ pub(super) struct Seen {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(files: &'a Files, slots: BTreeSet<u64>) -> Self {
-        Walk { files, slots, floor: 0, executions: BTreeSet::new() }
+        let next = slots.last().copied().unwrap_or(0);
+        Walk { files, slots, next, floor: 0, executions: BTreeSet::new() }
     }
 
     /// The next older entry.
@@ -83,7 +86,15 @@ impl<'a> Walk<'a> {
     /// If the store fails. An entry that is damaged is an entry.
     pub(super) async fn next(&mut self) -> Result<Option<Seen>, SnapshotError> {
         loop {
-            let Some(slot) = self.slots.pop_last() else { return Ok(None) };
+            // Above the floor nothing is deleted, so what is not there is missing.
+            let gap = !self.executions.is_empty() && self.next >= self.floor.max(1);
+            let slot = match self.slots.last() {
+                Some(slot) if *slot == self.next || !gap => *slot,
+                _ if gap => self.next,
+                _ => return Ok(None),
+            };
+            self.slots.remove(&slot);
+            self.next = slot.saturating_sub(1);
             let entry = match read(self.files, slot).await {
                 Err(error) if error.is_unavailable() => return Err(error),
                 // It was deleted meanwhile, or the listing is old.

@@ -1,9 +1,12 @@
 //! The store of snapshots: its files, and what happens to it.
 
+mod damage;
 mod execution;
 mod faulty;
 mod format;
+mod garbage;
 mod log;
+mod store;
 
 /// Numbers below others, that depend on nothing but a seed.
 fn draws(seed: u64) -> impl FnMut(u64) -> u64 {
