@@ -120,19 +120,9 @@ pub(super) async fn whole(
     check: Check,
     fetches_max: usize,
 ) -> Result<(), SnapshotError> {
-    let checks = commit.parts().map(|part| async move {
-        match check {
-            Check::Contents => read_part(files, part).await?.check(),
-            Check::Lengths => {
-                let file = part.name.to_string();
-                match files.length(&file).await? {
-                    None => Err(SnapshotError::missing(&file)),
-                    Some(length) if length != part.bytes => Err(wrong_length(part, length)),
-                    Some(_) => Ok(()),
-                }
-            }
-        }
-    });
+    // Owned, so that whoever waits for this may do so on any thread.
+    let parts: Vec<PartEntry> = commit.parts().copied().collect();
+    let checks = parts.into_iter().map(|part| check_part(files.clone(), part, check));
     let mut checks = stream::iter(checks).buffer_unordered(fetches_max.max(1));
     while let Some(checked) = checks.next().await {
         checked?;
@@ -142,25 +132,37 @@ pub(super) async fn whole(
 
 /// The parts of a snapshot, in the order in which they build upon each other, some of them read ahead.
 /// Each is the one that the manifest names; its sections are checked when they are read.
-pub(super) fn parts<'a>(
-    files: &'a Files,
-    commit: &'a Commit,
+pub(super) fn parts(
+    files: &Files,
+    commit: &Commit,
     fetches_max: usize,
-) -> impl Stream<Item = Result<PartReader, SnapshotError>> + 'a {
-    stream::iter(commit.parts())
-        .map(move |part| read_part(files, part))
-        .buffered(fetches_max.max(1))
+) -> impl Stream<Item = Result<PartReader, SnapshotError>> + Send + use<> {
+    let parts: Vec<PartEntry> = commit.parts().copied().collect();
+    let files = files.clone();
+    stream::iter(parts).map(move |part| read_part(files.clone(), part)).buffered(fetches_max.max(1))
 }
 
-async fn read_part(files: &Files, part: &PartEntry) -> Result<PartReader, SnapshotError> {
+async fn check_part(files: Files, part: PartEntry, check: Check) -> Result<(), SnapshotError> {
+    if check == Check::Contents {
+        return read_part(files, part).await?.check();
+    }
+    let file = part.name.to_string();
+    match files.length(&file).await? {
+        None => Err(SnapshotError::missing(&file)),
+        Some(length) if length != part.bytes => Err(wrong_length(&part, length)),
+        Some(_) => Ok(()),
+    }
+}
+
+async fn read_part(files: Files, part: PartEntry) -> Result<PartReader, SnapshotError> {
     let file = part.name.to_string();
     let bytes = files.read(&file, part.bytes).await?;
     let bytes = bytes.ok_or_else(|| SnapshotError::missing(&file))?;
     if bytes.len() as u64 != part.bytes {
-        return Err(wrong_length(part, bytes.len() as u64));
+        return Err(wrong_length(&part, bytes.len() as u64));
     }
     let reader = PartReader::new(part.name, bytes)?;
-    if reader.entry != *part {
+    if reader.entry != part {
         return Err(SnapshotError::damaged(&file, "it is not the one that the manifest names"));
     }
     Ok(reader)

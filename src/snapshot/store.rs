@@ -262,10 +262,10 @@ impl SnapshotStore {
     }
 
     /// The parts of a snapshot, in the order in which they build upon each other.
-    pub(crate) fn parts<'a>(
-        &'a self,
-        commit: &'a Commit,
-    ) -> impl Stream<Item = Result<PartReader, SnapshotError>> + 'a {
+    pub(crate) fn parts(
+        &self,
+        commit: &Commit,
+    ) -> impl Stream<Item = Result<PartReader, SnapshotError>> + Send + use<> {
         parts(&self.files, commit, self.options.fetches_max)
     }
 

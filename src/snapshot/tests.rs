@@ -6,6 +6,7 @@ mod faulty;
 mod format;
 mod garbage;
 mod log;
+mod random;
 mod store;
 
 /// Numbers below others, that depend on nothing but a seed.

@@ -22,7 +22,7 @@ impl Scratch {
     fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("timely-statefun-{}-{count}", std::process::id());
+        let name = format!("snapshots-{}-{count}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&path);
         Scratch(path)
