@@ -61,6 +61,11 @@ impl Stamps {
     /// Those of what was never stamped.
     pub(super) const NONE: &'static Self = &Stamps { cells: Cells::new(), highest: Vec::new() };
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.highest.is_empty()
+    }
+
     #[inline]
     pub(super) fn get(&self, at: u32) -> Stamp {
         self.cells.get(at).copied().unwrap_or_default()

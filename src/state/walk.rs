@@ -148,6 +148,12 @@ impl Walk {
         }
     }
 
+    /// How much memory that takes which was written since.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
     /// Whether it has yet to write a unit, or something of it, that is there since this stamp.
     #[inline]
     pub(super) fn needs(&self, place: Place, stamp: Stamp) -> bool {

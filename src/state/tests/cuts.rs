@@ -1,6 +1,8 @@
 //! Cuts of running state: what was stored of each is what there was when it was taken.
 
+mod cost;
 mod program;
+mod stored;
 
 use super::*;
 use crate::state::cuts::Without;

@@ -177,6 +177,7 @@ pub(super) fn run(seed: u64, without: Option<Without>) -> Result<Seen, Failed> {
     for _ in 0..2500 {
         program.step()?;
     }
+    program.end();
     Ok(program.seen)
 }
 
@@ -204,6 +205,19 @@ impl<D: FnMut(u64) -> u64> Program<D> {
             _ => self.invoke(),
         }
         Ok(())
+    }
+
+    /// Time passes, and only what never expires is left.
+    fn end(&mut self) {
+        for (state, model) in self.states.iter_mut().zip(&self.models) {
+            if let Some(open) = &self.open {
+                state.abandoned(open.number);
+            }
+            expire_all(state, self.now_ms + 10_000);
+            assert_eq!(state.wheel.len(), 0, "nothing waits any more");
+            assert_eq!(&dump(state), model);
+            assert_eq!(state.len(), state.addresses.iter().count());
+        }
     }
 
     fn invoke(&mut self) {

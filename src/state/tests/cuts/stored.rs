@@ -1,0 +1,436 @@
+//! What is stored meets what is declared: types, names, other languages, and bytes that are damaged.
+
+use bytes::Bytes;
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::*;
+
+/// A state of a function that declares something, or registers everything.
+fn state(declared: &[Declared]) -> FunctionState {
+    let mut state = FunctionState::new(declared, declared.is_empty().then_some(10));
+    state.keep_cuts(1 << 20);
+    state
+}
+
+fn restored(declared: &[Declared], parts: &[Part], now_ms: u64) -> FunctionState {
+    let mut state = state(declared);
+    restore(&mut state, parts, |_| true, now_ms).unwrap();
+    state
+}
+
+fn set<V: 'static>(
+    state: &mut FunctionState,
+    id: &str,
+    spec: ValueSpec<V, &str>,
+    value: V,
+    now_ms: u64,
+) -> Result<(), Box<Reason>> {
+    let id = Id::new(id);
+    let mut cursor = seek_at(state, &id, now_ms);
+    let result = state.put(&mut cursor, &id, spec, Some(value));
+    state.commit(cursor);
+    result
+}
+
+fn get<V: Clone + 'static>(
+    state: &mut FunctionState,
+    id: &str,
+    spec: ValueSpec<V, &str>,
+    now_ms: u64,
+) -> Result<Option<V>, Box<Reason>> {
+    let cursor = seek_at(state, &Id::new(id), now_ms);
+    let result = state.get(&cursor, spec).map(|found| found.cloned());
+    state.commit(cursor);
+    result
+}
+
+const LONG: ValueSpec<i64> = ValueSpec::new("long");
+const TEXT: ValueSpec<String> = ValueSpec::new("text").expiring(after_write(100));
+const OWN: ValueSpec<Own> = ValueSpec::shared("own");
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Own {
+    number: u8,
+}
+
+crate::json_type!(Own, "example/own");
+
+fn embedded() -> [Declared; 3] {
+    [Declared::new(LONG), Declared::new(TEXT), Declared::new(OWN)]
+}
+
+#[test]
+fn a_function_that_is_served_by_another_language_finds_its_state_and_back() {
+    let names = ["io.statefun.types/long", "io.statefun.types/string", "example/own"];
+    let [long, text, own]: [ValueSpec<Bytes, &str>; 3] = [
+        ValueSpec::raw("long", names[0]),
+        ValueSpec::raw("text", names[1]).expiring(after_write(100)),
+        ValueSpec::raw("own", names[2]),
+    ];
+    let mut first = state(&embedded());
+    set(&mut first, "x", LONG, 7, 5).unwrap();
+    set(&mut first, "x", TEXT, "seven".to_owned(), 5).unwrap();
+    set(&mut first, "y", OWN, Own { number: 7 }, 5).unwrap();
+    let stored = store(&mut first, None);
+
+    let mut remote = restored(&[], std::slice::from_ref(&stored), 5);
+    let found = get(&mut remote, "x", long, 5).unwrap().unwrap();
+    assert_eq!(&found[..], [9, 7, 0, 0, 0, 0, 0, 0, 0]);
+    let found = get(&mut remote, "x", text, 5).unwrap().unwrap();
+    assert_eq!(&found[..], b"\x0a\x05seven");
+    let found = get(&mut remote, "y", own, 5).unwrap().unwrap();
+    assert_eq!(&found[..], b"{\"number\":7}");
+    set(&mut remote, "x", long, Bytes::from_static(&[9, 8, 0, 0, 0, 0, 0, 0, 0]), 6).unwrap();
+    set(&mut remote, "z", own, Bytes::from_static(b"{\"number\":8}"), 6).unwrap();
+    let delta = store(&mut remote, Some(0));
+    assert_eq!(delta.records.len(), 2);
+
+    let mut back = restored(&embedded(), &[stored, delta], 6);
+    assert_eq!(get(&mut back, "x", LONG, 6), Ok(Some(8)));
+    assert_eq!(get(&mut back, "x", TEXT, 6), Ok(Some("seven".to_owned())));
+    assert_eq!(get(&mut back, "y", OWN, 6), Ok(Some(Own { number: 7 })));
+    assert_eq!(get(&mut back, "z", OWN, 6), Ok(Some(Own { number: 8 })));
+    assert_eq!(get(&mut back, "x", TEXT, 105), Ok(None), "it is over when it would have been");
+}
+
+#[test]
+fn what_nobody_declares_is_kept_from_snapshot_to_snapshot_until_it_expires() {
+    let mut first = state(&embedded());
+    set(&mut first, "x", LONG, 7, 0).unwrap();
+    set(&mut first, "x", TEXT, "seven".to_owned(), 0).unwrap();
+    let mut stored = store(&mut first, None);
+    for round in 0..5 {
+        let mut other = restored(&[Declared::new(COUNT)], &[stored], 50);
+        let mistake = Err(Box::new(Reason::UndeclaredState("long".to_owned())));
+        assert_eq!(get(&mut other, "x", LONG, 50), mistake);
+        set(&mut other, "y", COUNT, round, 50).unwrap();
+        if round == 2 {
+            expire_all(&mut other, 100);
+        }
+        stored = store(&mut other, None);
+        assert_eq!(stored.records.len(), if round < 2 { 3 } else { 2 });
+        assert_eq!(stored.headers.len(), 4);
+    }
+    let mut back = restored(&embedded(), &[stored], 50);
+    assert_eq!(get(&mut back, "x", LONG, 50), Ok(Some(7)));
+    assert_eq!(get(&mut back, "x", TEXT, 50), Ok(None));
+    let names: Vec<_> = back.declared.iter().map(|declared| declared.name.to_string()).collect();
+    assert_eq!(names, ["long", "text", "own", "count"]);
+}
+
+#[test]
+fn what_was_registered_is_found_by_its_name_and_its_types_only() {
+    let rows: TableSpec<String, u64> = TableSpec::new("rows");
+    let list: BufferSpec<u64> = BufferSpec::new("list").expiring(after_use(160));
+    let id = Id::new("x");
+    let mut first = state(&[]);
+    set(&mut first, "x", COUNT, 1, 0).unwrap();
+    let mut cursor = seek(&first, &id);
+    first.table(&mut cursor, &id, rows).unwrap().insert("a".to_owned(), 1);
+    first.buffer(&mut cursor, &id, list).unwrap().extend(0..100_000);
+    first.commit(cursor);
+    let stored = [store(&mut first, None)];
+
+    let mut second = restored(&[], &stored, 0);
+    // The walk is at the beginning when what it has to write changes its form.
+    let cut = second.take_cut(Some(0));
+    let text: ValueSpec<String> = ValueSpec::new("count");
+    let (declared, used) = ("rust/u64".into(), "io.statefun.types/string".into());
+    let mistake = Reason::StateType { state: "count".into(), declared, used };
+    assert_eq!(get(&mut second, "x", text, 0), Err(Box::new(mistake)));
+    let (declared, used) = ("table".into(), "buffer".into());
+    let mistake = Reason::StateKind { state: "rows".into(), declared, used };
+    let mut cursor = seek(&second, &id);
+    let as_buffer: BufferSpec<u64> = BufferSpec::new("rows");
+    assert_eq!(second.buffer(&mut cursor, &id, as_buffer).err(), Some(Box::new(mistake)));
+    assert_eq!(second.table(&mut cursor, &id, rows).unwrap().get("a"), Some(&1));
+    let found = second.buffer(&mut cursor, &id, list).unwrap().iter().sum::<u64>();
+    assert_eq!(found, (0..100_000).sum::<u64>());
+    // This is undone, and it stays what it is.
+    second.rollback(cursor);
+    assert_eq!(get(&mut second, "x", COUNT, 0), Ok(Some(1)));
+    assert_eq!((second.len(), second.wheel.len()), (1, 1));
+    let mut part = Part::default();
+    assert!(second.walk(ALL, &mut part).unwrap());
+    assert!(part.records.is_empty(), "nothing was written");
+    second.committed(cut);
+    assert!(!second.wants_full());
+
+    // Another one than it was written with is another deadline each time it is restored.
+    let mut third = restored(&[], &stored, 0);
+    assert_eq!(get(&mut third, "x", COUNT.expiring(after_write(9)), 100), Ok(Some(1)));
+    assert_eq!(get(&mut third, "x", COUNT.expiring(after_write(9)), 109), Ok(None));
+    assert!(third.wants_full());
+}
+
+#[test]
+fn no_more_is_registered_than_there_is_room_for_stored_or_not() {
+    let mut first = state(&[]);
+    let names: Vec<_> = (0..10).map(|number| format!("state-{number}")).collect();
+    for name in &names {
+        set(&mut first, "x", ValueSpec::new(name), 1_u64, 0).unwrap();
+    }
+    let stored = store(&mut first, None);
+    let mut second = FunctionState::new(&[], Some(2));
+    restore(&mut second, &[stored], |_| true, 0).unwrap();
+    assert_eq!(get(&mut second, "x", ValueSpec::<u64, _>::new(&names[4]), 0), Ok(Some(1)));
+    assert_eq!(get(&mut second, "x", ValueSpec::<u64, _>::new("new"), 0), Ok(None));
+    let full = Err(Box::new(Reason::TooManyStates(2)));
+    assert_eq!(get(&mut second, "x", ValueSpec::<u64, _>::new(&names[5]), 0), full);
+    assert_eq!(get(&mut second, "x", ValueSpec::<u64, _>::new(&names[4]), 0), Ok(Some(1)));
+}
+
+/// A state whose name workers registered differently is found by each type it has.
+#[test]
+fn two_workers_may_have_registered_one_name_for_two_types() {
+    let mut parts = Vec::new();
+    let number: ValueSpec<u64> = ValueSpec::new("late");
+    let text: ValueSpec<String> = ValueSpec::new("late");
+    let mut one = state(&[]);
+    set(&mut one, "x", number, 7, 0).unwrap();
+    parts.push(store(&mut one, None));
+    let mut other = state(&[]);
+    set(&mut other, "y", text, "seven".to_owned(), 0).unwrap();
+    parts.push(store(&mut other, None));
+    let mut both = restored(&[], &parts, 0);
+    assert_eq!(get(&mut both, "y", text, 0), Ok(Some("seven".to_owned())));
+    assert!(get(&mut both, "x", number, 0).is_err(), "one name is one type, once it is used");
+    assert_eq!(store(&mut both, None).records.len(), 2, "and nothing is lost");
+}
+
+#[test]
+fn what_is_declared_otherwise_than_it_is_stored_names_both() {
+    let mut first = state(&[Declared::new(COUNT)]);
+    set(&mut first, "x", COUNT, 1, 0).unwrap();
+    let stored = store(&mut first, None);
+    let refused = |declared: Declared| {
+        let mut state = state(&[declared]);
+        let parts = std::slice::from_ref(&stored);
+        restore(&mut state, parts, |_| true, 0).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(Declared::new(ValueSpec::<String>::new("count"))),
+        "state \"count\" is stored as \"rust/u64\" but declared as \"io.statefun.types/string\""
+    );
+    assert_eq!(
+        refused(Declared::new(TableSpec::<u64, u64>::new("count"))),
+        "state \"count\" is stored as a value but declared as a table"
+    );
+    // Rust may know the type by another name, and then the bytes decide.
+    assert_eq!(
+        refused(Declared::new(ValueSpec::<Own>::typed("count", "rust/u64"))),
+        "state \"count\" of \"x\" cannot be read: invalid type: integer `1`, expected struct Own"
+    );
+}
+
+#[test]
+fn a_lifetime_that_is_declared_anew_holds_from_then_on_and_asks_for_a_full_cut() {
+    let list: BufferSpec<u64> = BufferSpec::new("list").expiring(after_write(10));
+    let id = Id::new("x");
+    let mut first = state(&[Declared::new(COUNT), Declared::new(TEXT), Declared::new(list)]);
+    set(&mut first, "x", COUNT, 1, 0).unwrap();
+    set(&mut first, "x", TEXT, "a".to_owned(), 0).unwrap();
+    set(&mut first, "y", TEXT, "b".to_owned(), 50).unwrap();
+    for now in [0, 5] {
+        let mut cursor = seek_at(&first, &id, now);
+        first.buffer(&mut cursor, &id, list).unwrap().extend([now, now]);
+        first.commit(cursor);
+    }
+    let stored = [store(&mut first, None)];
+    let count = COUNT.expiring(after_write(30));
+    let text: ValueSpec<String> = ValueSpec::new("text");
+    let endless: BufferSpec<u64> = BufferSpec::new("list");
+    let declared = [Declared::new(count), Declared::new(text), Declared::new(endless)];
+    for (now, texts, elements) in [(12, 2, 2), (100, 1, 0), (14, 2, 2)] {
+        let mut second = restored(&declared, &stored, now);
+        assert!(second.wants_full());
+        assert_eq!(get(&mut second, "x", count, now + 29), Ok(Some(1)));
+        assert_eq!(get(&mut second, "x", count, now + 30), Ok(None));
+        let found = ["x", "y"].map(|id| get(&mut second, id, text, 1 << 40).unwrap());
+        assert_eq!(found.into_iter().flatten().count(), texts, "what was over stays so");
+        let mut cursor = seek_at(&second, &id, 1 << 40);
+        let mut buffer = second.buffer(&mut cursor, &id, endless).unwrap();
+        assert!(buffer.iter().eq(&vec![5; elements]));
+        second.commit(cursor);
+        // What was stored before is of no use for a delta.
+        store(&mut second, None);
+        assert!(!second.wants_full());
+    }
+}
+
+#[test]
+fn names_of_built_in_types_are_for_these_types() {
+    let check = |declared: Declared| declared.check().map_err(|error| error.to_string());
+    assert_eq!(check(Declared::new(LONG)), Ok(()));
+    assert_eq!(check(Declared::new(ValueSpec::raw("x", "io.statefun.types/long"))), Ok(()));
+    let mistake =
+        Err("state type \"io.statefun.types/long\" is not a valid name: it is that of a \
+                       built-in type, which this is not"
+            .to_owned());
+    let wrong: ValueSpec<i64> = ValueSpec::typed("x", "io.statefun.types/long");
+    assert_eq!(check(Declared::new(wrong)), mistake);
+    let keys: TableSpec<u8, u8> = TableSpec::typed("x", "io.statefun.types/long", "rust/u8");
+    assert_eq!(check(Declared::new(keys)), mistake);
+    let elements: BufferSpec<u8> = BufferSpec::typed("x", "io.statefun.types/long");
+    assert_eq!(check(Declared::new(elements)), mistake);
+    let mut state = state(&[]);
+    let text = mistake.unwrap_err();
+    assert_eq!(get(&mut state, "x", wrong, 0), Err(Box::new(Reason::InvalidState(text))));
+}
+
+/// A type that does not do as it should, by its number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Odd(u8);
+
+impl Serialize for Odd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            1 => Err(S::Error::custom("there is no form for it")),
+            2 => panic!("written in vain"),
+            number => number.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Odd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u8::deserialize(deserializer)? {
+            3 => Err(D::Error::custom("it has another form")),
+            4 => panic!("read in vain"),
+            number => Ok(Odd(number)),
+        }
+    }
+}
+
+const ODD: ValueSpec<Odd> = ValueSpec::typed("odd", "test/odd");
+const ODD_TABLE: TableSpec<Odd, u8> = TableSpec::typed("odd-table", "test/odd", "rust/u8");
+const ODD_BUFFER: BufferSpec<Odd> = BufferSpec::typed("odd-buffer", "test/odd");
+
+#[test]
+fn what_cannot_be_written_or_not_be_read_again_is_named_at_the_first_snapshot() {
+    for (number, why) in [
+        (1, "cannot be written: there is no form for it"),
+        (2, "cannot be written: it panicked: written in vain"),
+        (3, "can be written, but not be read again: it has another form"),
+        (4, "can be written, but not be read again: it panicked: read in vain"),
+    ] {
+        for (kind, name) in ["odd", "odd-table", "odd-buffer"].into_iter().enumerate() {
+            // What is written while the walk has not come to it fails as well.
+            for overtaken in [false, true] {
+                let declared =
+                    [Declared::new(ODD), Declared::new(ODD_TABLE), Declared::new(ODD_BUFFER)];
+                let mut state = state(&declared);
+                let id = Id::new("x");
+                let act = |state: &mut FunctionState, clears: bool| {
+                    let mut cursor = seek(state, &id);
+                    match kind {
+                        0 => {
+                            let odd = (!clears).then_some(Odd(number));
+                            state.put(&mut cursor, &id, ODD, odd).unwrap();
+                        }
+                        1 => {
+                            let mut table = state.table(&mut cursor, &id, ODD_TABLE).unwrap();
+                            match clears {
+                                true => _ = table.remove(&Odd(number)),
+                                false => _ = table.insert(Odd(number), 0),
+                            }
+                        }
+                        _ => {
+                            let mut buffer = state.buffer(&mut cursor, &id, ODD_BUFFER).unwrap();
+                            match clears {
+                                true => buffer.clear(),
+                                false => buffer.append(Odd(number)),
+                            }
+                        }
+                    }
+                    state.commit(cursor);
+                };
+                act(&mut state, false);
+                let cut = state.take_cut(None);
+                if overtaken {
+                    act(&mut state, true);
+                }
+                let error = state.walk(ALL, &mut Part::default()).unwrap_err().to_string();
+                assert_eq!(error, format!("state \"{name}\" of \"x\" {why}"));
+                state.abandoned(cut);
+                if overtaken {
+                    assert_eq!(store(&mut state, None).records.len(), 0, "life goes on");
+                }
+            }
+        }
+    }
+}
+
+/// Whatever it is, it is not a panic.
+#[test]
+fn damaged_records_are_errors_or_other_records() {
+    let declared = [
+        Declared::new(COUNT),
+        Declared::new(TEXT),
+        Declared::new(TableSpec::<String, u64>::new("table").expiring(after_use(160))),
+        Declared::new(BufferSpec::<u64>::new("buffer").expiring(after_use(160))),
+        Declared::new(BufferSpec::<String>::new("texts")),
+    ];
+    let mut first = state(&declared);
+    for number in 0..20_u64 {
+        let id = if number % 2 == 0 { Id::from(number) } else { Id::new("some long id") };
+        let mut cursor = seek_at(&first, &id, number);
+        first.put(&mut cursor, &id, COUNT, Some(number)).unwrap();
+        first.put(&mut cursor, &id, TEXT, Some(number.to_string())).unwrap();
+        let spec = TableSpec::<String, u64>::new("table").expiring(after_use(160));
+        first.table(&mut cursor, &id, spec).unwrap().insert(number.to_string(), number);
+        let spec = BufferSpec::<u64>::new("buffer").expiring(after_use(160));
+        first.buffer(&mut cursor, &id, spec).unwrap().extend(0..number);
+        let spec = BufferSpec::<String>::new("texts");
+        first.buffer(&mut cursor, &id, spec).unwrap().append(number.to_string());
+        first.commit(cursor);
+    }
+    let full = store(&mut first, None);
+    for number in 0..9_u64 {
+        let id = Id::from(number * 2);
+        let mut cursor = seek_at(&first, &id, 30);
+        first.put(&mut cursor, &id, COUNT, None).unwrap();
+        let spec = TableSpec::<String, u64>::new("table").expiring(after_use(160));
+        first.table(&mut cursor, &id, spec).unwrap().remove(&(number * 2).to_string());
+        first.commit(cursor);
+    }
+    let delta = store(&mut first, Some(1));
+    let records = || full.records.iter().chain(&delta.records);
+    let (mut errors, mut draw) = (0, draws(1));
+    for _ in 0..20_000 {
+        let mut damaged = state(&declared);
+        let mut restoring = damaged.restore(&full.headers, 0).unwrap();
+        let from = draw(records().count() as u64) as usize;
+        for (_, record) in records().skip(from).take(3) {
+            let mut record = record.clone();
+            match draw(4) {
+                0 => record.truncate(draw(record.len() as u64) as usize),
+                1 => {
+                    let at = draw(record.len() as u64) as usize;
+                    record[at] = draw(256) as u8;
+                }
+                2 => {
+                    let at = draw(record.len() as u64) as usize;
+                    record.splice(at..at, [0xff; 9].into_iter().take(draw(10) as usize));
+                }
+                _ => {}
+            }
+            match restoring.apply(&record) {
+                Ok(()) => {}
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    errors += 1;
+                    break;
+                }
+            }
+        }
+        // Whatever came of it, it is state like any other.
+        expire_all(&mut damaged, u64::MAX);
+        let mut part = Part::default();
+        damaged.take_cut(None);
+        assert!(damaged.walk(ALL, &mut part).unwrap());
+    }
+    assert!(errors > 5_000, "{errors}");
+}
