@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::{Input, Inspect};
-use timely_statefun_operators::{Demux, Handler, Ingress, LoopConfig, Outbox, Verdict, keyed_loop};
+use timely_statefun_operators::{
+    Demux, Handler, Ingress, LoopConfig, Outbox, Place, Verdict, keyed_loop,
+};
 
 const CHAINS_PER_WORKER: u64 = 20_000;
 const LONG: u64 = 100;
@@ -75,13 +77,16 @@ impl Handler<u64> for Chains {
         }
     }
 
-    fn take_cut(&mut self, _: u64, waiting: &mut dyn Iterator<Item = (&u64, &Chain)>) {
-        let mut cut = self.cut.lock().unwrap();
-        cut.finished.extend(&self.finished);
-        cut.waiting.extend(waiting.map(|(_, chain)| chain.start));
+    fn take_cut(&mut self, _: u64) {
+        // Few enough to be copied in one go. More would be written in slices, in `work_on_cut`.
+        self.cut.lock().unwrap().finished.extend(&self.finished);
     }
 
-    fn log(&mut self, _: u64, _: &u64, chain: &Chain) {
+    fn queued(&mut self, _: u64, _: Place<'_, u64>, chain: &Chain) {
+        self.cut.lock().unwrap().waiting.push(chain.start);
+    }
+
+    fn log(&mut self, _: u64, _: Place<'_, u64>, chain: &Chain) {
         self.cut.lock().unwrap().logged.push(chain.start);
     }
 

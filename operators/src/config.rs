@@ -31,6 +31,13 @@ pub struct LoopConfig {
     /// Bytes waiting on one worker above which a message that the loop itself makes is
     /// [refused](crate::Handler::refuse). Default 1 GiB.
     pub loop_bytes_hard: usize,
+    /// How much of an open cut one activation hands over or writes: so many waiting messages, and as
+    /// many [units](crate::Handler::work_on_cut) of the handler's own. The more, the sooner a cut is
+    /// complete and the longer a message waits meanwhile. Default 1,024; at least 1.
+    pub cut_slice: usize,
+    /// The highest number of a cut that was taken before this loop was built, the same on all
+    /// workers: what a restored one had, or a higher one. Default 0.
+    pub cuts_before: u64,
     /// In which order messages are handled. Default: that of their arrival.
     pub order: Order,
     /// Breaks STEP 5 of the cut, for the test that shows what it is for.
@@ -47,6 +54,8 @@ impl Default for LoopConfig {
             gate_credit_records: 65_536,
             loop_bytes_soft: 256 << 20,
             loop_bytes_hard: 1 << 30,
+            cut_slice: 1024,
+            cuts_before: 0,
             order: Order::Arrival,
             #[cfg(test)]
             capabilities_stay: false,
@@ -59,6 +68,7 @@ impl LoopConfig {
     pub(crate) fn bounded(mut self) -> Self {
         self.budget_messages = self.budget_messages.max(1);
         self.gate_credit_records = self.gate_credit_records.max(1);
+        self.cut_slice = self.cut_slice.max(1);
         self.loop_bytes_hard = self.loop_bytes_hard.max(self.loop_bytes_soft);
         self
     }

@@ -19,8 +19,10 @@ use crate::cuts::Cuts;
 use crate::flow::{Flow, Waiting};
 use crate::handler::{Awaits, Handler, Inbox, Outbox, Verdict};
 use crate::live_times::{LiveTimes, TimeIndex};
+use crate::part::{Place, Places, Work};
 use crate::record::{Admitted, GateAddress, Record};
-use crate::stages::{Stage, Stages};
+use crate::stages::{Stage, Staged, Stages};
+use crate::walk::Walk;
 
 /// How many messages a handler is told of at once: as many as a processor can have cache misses under
 /// way, a few times over.
@@ -49,6 +51,15 @@ pub(crate) enum Pressure<T> {
     Room,
 }
 
+/// What came of [working on a cut](Engine::work_on_cut).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CutWork {
+    /// A cut is complete.
+    pub(crate) completed: bool,
+    /// There is more to do, and nobody else will say so.
+    pub(crate) more: bool,
+}
+
 /// What the engine counted since it was last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -60,8 +71,10 @@ pub(crate) struct Counts {
 
 pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     pub(crate) handler: H,
-    flow: Flow<T, H::Message>,
+    pub(crate) flow: Flow<T, H::Message>,
     pub(crate) cuts: Cuts,
+    /// What waited in the queue when the open cut was taken.
+    walk: Walk,
     milestones: VecDeque<Milestone<T>>,
     /// Records that arrived from gates since the newest milestone.
     arrived: Vec<(GateAddress, usize)>,
@@ -120,7 +133,8 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 under_way: vec![0; peers],
             },
             handler,
-            cuts: Cuts::default(),
+            cuts: Cuts::after(config.cuts_before),
+            walk: Walk::default(),
             milestones: VecDeque::new(),
             arrived: Vec::new(),
             pushed: 0,
@@ -140,26 +154,85 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         }
     }
 
-    /// Takes cut `k` unless it was taken: the handler's state and what waits now are the cut's.
-    pub(crate) fn take_cut(&mut self, k: u64) -> bool {
-        if !self.cuts.take(k) {
-            return false;
+    /// Takes cut `k` unless it was taken: the handler's state and what waits now are the cut's. Takes
+    /// the same time whatever waits.
+    pub(crate) fn take_cut(&mut self, k: u64) {
+        let Some(taken) = self.cuts.take(k) else { return };
+        if let Some(abandoned) = taken.abandoned {
+            self.handler.abandon_cut(abandoned);
         }
-        let flow = &self.flow;
-        let staged = flow.stages.iter().flat_map(Stages::iter);
-        let waiting = flow.queue.iter().chain(staged);
-        let mut waiting = waiting.map(|w| (flow.time(w.time), &w.message));
-        self.handler.take_cut(k, &mut waiting);
-        true
+        self.walk.begin(self.flow.queue.len());
+        if let Some(stages) = &mut self.flow.stages {
+            stages.begin_walk(k);
+        }
+        self.handler.take_cut(k);
     }
 
-    /// Closes the next cut that nothing white can reach any more.
-    pub(crate) fn close_cut(&mut self, lowest: Option<u64>) -> bool {
-        let closed = self.cuts.close(lowest);
-        if let Some(k) = closed {
+    /// Whether a cut is open.
+    pub(crate) fn cut_is_open(&self) -> bool {
+        self.cuts.open().is_some()
+    }
+
+    /// Writes a slice of the open cut, and closes it if that was all and nothing white for it can
+    /// arrive any more, given the lowest count that still can.
+    pub(crate) fn work_on_cut(&mut self, lowest: Option<u64>) -> CutWork {
+        let Some(k) = self.cuts.open() else { return CutWork::default() };
+        let budget = self.config.cut_slice;
+        let mut more = self.walk_on(k, budget);
+        if !self.cuts.is_written() {
+            let places = Places { times: &self.flow.times };
+            match self.handler.work_on_cut(k, budget, &places) {
+                Work::Done => self.cuts.note_written(),
+                Work::More => more = true,
+                Work::Waiting => {}
+            }
+        }
+        let walked =
+            !self.walk.is_on() && !self.flow.stages.as_ref().is_some_and(Stages::walk_is_on);
+        let completed = walked && self.cuts.close(lowest).is_some();
+        if completed {
             self.handler.complete_cut(k);
         }
-        closed.is_some()
+        CutWork { completed, more: more && !completed }
+    }
+
+    /// Hands over as many marked messages as the budget says. Says whether there are more.
+    fn walk_on(&mut self, k: u64, mut budget: usize) -> bool {
+        while budget > 0
+            && let Some((at, marked)) = self.walk.advance()
+        {
+            budget -= 1;
+            if marked {
+                let waiting = &self.flow.queue[at];
+                self.handler.queued(k, self.flow.place(waiting), &waiting.message);
+            }
+        }
+        let Flow { stages: Some(stages), times, .. } = &mut self.flow else {
+            return self.walk.is_on();
+        };
+        let handler = &mut self.handler;
+        while budget > 0
+            && let Some((stage, messages)) = stages.advance_walk(budget, |m| sort(handler, m))
+        {
+            // A stage without any has taken time as well.
+            budget -= messages.len().max(1);
+            for Staged { gate, waiting, .. } in messages {
+                let record = gate.is_some() || waiting.put_off;
+                debug_assert_eq!(times.time(waiting.time), stage);
+                let place = Place { time: &stage.outer, depth: stage.inner, record };
+                handler.queued(k, place, &waiting.message);
+            }
+        }
+        self.walk.is_on() || stages.walk_is_on()
+    }
+
+    /// Hands over a message that is about to be handled, if it is marked and was not handed over.
+    #[cold]
+    fn hand_over_popped(&mut self, waiting: &Waiting<H::Message>) {
+        if self.walk.popped() {
+            let k = self.cuts.open().expect("a walk belongs to the open cut");
+            self.handler.queued(k, self.flow.place(waiting), &waiting.message);
+        }
     }
 
     /// Queues records from the gates, sent by a worker that had taken `sender` cuts.
@@ -173,7 +246,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 Some((last, count)) if *last == gate => *count += 1,
                 _ => self.arrived.push((gate, 1)),
             }
-            self.log(sender, &time, &message);
+            self.log(sender, Place { time: &time, depth: 0, record: true }, &message);
             if self.flow.stages.is_some() {
                 self.flow.stage(Product::new(time, 0), Some(gate), message);
             } else {
@@ -199,7 +272,8 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                     return Some(failure);
                 }
             } else {
-                self.log(sender, &time, &message);
+                let depth = if self.flow.stages.is_some() { hops } else { 0 };
+                self.log(sender, Place { time: &time, depth, record: false }, &message);
                 if self.flow.stages.is_some() {
                     self.flow.stage(Product::new(time, hops), None, message);
                 } else {
@@ -210,13 +284,12 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         None
     }
 
-    /// Logs a message for the cuts that it is white for.
-    fn log(&mut self, sender: u64, time: &T, message: &H::Message) {
-        if self.cuts.any_white_for(sender) {
-            for k in self.cuts.white_for(sender) {
-                self.handler.log(k, time, message);
-                self.counts.logged += 1;
-            }
+    /// Logs a message for the open cut if it is white for it.
+    #[inline]
+    fn log(&mut self, sender: u64, place: Place<'_, T>, message: &H::Message) {
+        if let Some(k) = self.cuts.white_for(sender) {
+            self.handler.log(k, place, message);
+            self.counts.logged += 1;
         }
     }
 
@@ -272,6 +345,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         if !self.flow.first.is_empty() {
             let messages = self.flow.place_first();
             self.pushed += messages;
+            self.walk.placed_first(messages as usize);
             for milestone in &mut self.milestones {
                 milestone.handled += messages;
             }
@@ -315,11 +389,10 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         let opened = stages.open_next(bound.as_ref());
         self.flow.look_at_put_off();
         let Some(mut messages) = opened else { return };
-        let handler = &self.handler;
-        messages.sort_by(|one, other| {
-            let order = handler.compare(&one.waiting.message, &other.waiting.message);
-            order.then_with(|| one.gate.cmp(&other.gate))
-        });
+        sort(&self.handler, &mut messages);
+        if messages.iter().any(|staged| staged.marked) {
+            self.walk.begin_except(messages.iter().map(|staged| !staged.marked).collect());
+        }
         self.pushed += messages.len() as u64;
         self.flow.queue.extend(messages.into_iter().map(|staged| staged.waiting));
     }
@@ -374,7 +447,11 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             if self.flow.peers > 1 && self.flow.away.capacity() == 0 {
                 self.flow.away.reserve(self.away_batch);
             }
-            let Some(Waiting { time, put_off, message }) = self.flow.pop() else { break };
+            let Some(waiting) = self.flow.pop() else { break };
+            if self.walk.is_on() {
+                self.hand_over_popped(&waiting);
+            }
+            let Waiting { time, put_off, message } = waiting;
             if self.flow.stages.is_some() && self.shipping != Some(time) {
                 self.ship(ship);
                 self.shipping = Some(time);
@@ -502,6 +579,14 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     pub(crate) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }
+}
+
+/// Puts messages of one stage in the order in which they are handled.
+fn sort<T: Timestamp, H: Handler<T>>(handler: &H, messages: &mut [Staged<H::Message>]) {
+    messages.sort_by(|one, other| {
+        let order = handler.compare(&one.waiting.message, &other.waiting.message);
+        order.then_with(|| one.gate.cmp(&other.gate))
+    });
 }
 
 /// Decides how many messages to handle before the clock is looked at again: few where messages are

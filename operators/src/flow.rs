@@ -9,6 +9,7 @@ use timely::progress::{Antichain, Timestamp};
 
 use crate::handler::{Held, Weight};
 use crate::live_times::{LiveTimes, TimeIndex};
+use crate::part::Place;
 use crate::record::{GateAddress, Record};
 use crate::stages::{Stage, Staged, Stages};
 
@@ -64,6 +65,14 @@ pub(crate) struct Flow<T: Timestamp, M> {
 impl<T: Timestamp, M> Flow<T, M> {
     pub(crate) fn time(&self, index: TimeIndex) -> &T {
         &self.times.time(index).outer
+    }
+
+    /// Where a message of the queue stands.
+    pub(crate) fn place(&self, waiting: &Waiting<M>) -> Place<'_, T> {
+        let Product { outer, inner } = self.times.time(waiting.time);
+        // In the order of time, what no message led to is a record.
+        let record = waiting.put_off || (self.stages.is_some() && *inner == 0);
+        Place { time: outer, depth: *inner, record }
     }
 
     pub(crate) fn frontier(&self) -> &[T] {

@@ -8,6 +8,7 @@ use timely::progress::Timestamp;
 
 use crate::flow::Flow;
 use crate::live_times::TimeIndex;
+use crate::part::{Place, Places, Work};
 use crate::waker::Waker;
 
 /// What becomes of the messages of a [keyed loop](crate::KeyedLoop).
@@ -112,20 +113,46 @@ pub trait Handler<T: Timestamp>: 'static {
         let _ = emitter;
     }
 
-    /// Cut `cut` is taken on this worker now: the handler's state is the cut's, and so are the
-    /// messages that `waiting` lists, in the order in which they will be handled.
-    fn take_cut(&mut self, cut: u64, waiting: &mut dyn Iterator<Item = (&T, &Self::Message)>) {
-        let _ = (cut, waiting);
+    /// Cut `cut` is taken on this worker now: the handler's state as it is belongs to the cut, and so
+    /// do the messages that wait in the loop, which it is told of [one by one](Handler::queued).
+    ///
+    /// The loop stands still meanwhile, so this should only note that it happened.
+    fn take_cut(&mut self, cut: u64) {
+        let _ = cut;
+    }
+
+    /// A message waited in the loop when cut `cut` was taken here. Each such message is handed over
+    /// once, before it is handled or some activations later, in the order in which they are handled.
+    fn queued(&mut self, cut: u64, place: Place<'_, T>, message: &Self::Message) {
+        let _ = (cut, place, message);
     }
 
     /// A message that was sent before cut `cut` arrived after this worker took it: it belongs to
-    /// the cut as well.
-    fn log(&mut self, cut: u64, time: &T, message: &Self::Message) {
-        let _ = (cut, time, message);
+    /// the cut as well, behind those that were [queued](Handler::queued).
+    fn log(&mut self, cut: u64, place: Place<'_, T>, message: &Self::Message) {
+        let _ = (cut, place, message);
     }
 
-    /// Nothing that belongs to cut `cut` can arrive any more on this worker.
+    /// Writes a part of what else belongs to cut `cut`: about `budget` units, of which each takes about as
+    /// long as handing over a message. Called in every activation until it says that all is
+    /// [written](Work::Done).
+    ///
+    /// What is changed before it was written must be written before it is changed. `places` tells
+    /// where things stand that are [held](Held).
+    fn work_on_cut(&mut self, cut: u64, budget: usize, places: &Places<'_, T>) -> Work {
+        let _ = (cut, budget, places);
+        Work::Done
+    }
+
+    /// Cut `cut` is complete on this worker: everything was handed over and written, and nothing that
+    /// belongs to it can arrive any more.
     fn complete_cut(&mut self, cut: u64) {
+        let _ = cut;
+    }
+
+    /// Cut `cut`, which was taken and not complete, will not be complete: a newer one is about to be
+    /// taken. Nothing more is said of it.
+    fn abandon_cut(&mut self, cut: u64) {
         let _ = cut;
     }
 }

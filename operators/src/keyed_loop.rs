@@ -11,12 +11,19 @@
 //! * **A worker** takes `k` when it is told (STEP 2) or before it touches anything red for `k`
 //!   (STEP 3), whichever is first. So its state at that moment was caused by white messages only.
 //! * The cut then holds the state, what waits in the local queue, and, logged one by one (STEP 4),
-//!   every white message that arrives later. What a worker does after taking `k` it does with count
+//!   every white message that arrives later. None of it is copied when the cut is taken: what waits is
+//!   marked, and handed over message by message before it is handled or in slices (STEP 4a), and so
+//!   does the handler with its state (STEP 4b). What a worker does after taking `k` it does with count
 //!   `k`, whoever caused it: no new white message arises once all have taken the cut.
 //! * Right after taking a cut a worker moves its capabilities to the new count (STEP 5). Hence no
 //!   capability for a white message is left once all workers and gates have taken it, and white
 //!   messages in flight are consumed: the frontier leaves every turn with a count below `k`. When
-//!   neither input can bring such a turn, nothing white can arrive, and the cut is complete (STEP 6).
+//!   neither input can bring such a turn, nothing white can arrive, and the cut is complete as soon as
+//!   all of it has been handed over and written (STEP 6).
+//!
+//! One cut is open at a time: whoever announces waits until it is complete on all workers or gives it up.
+//! A worker that meets a count above that of its open cut abandons the open one, which somebody must
+//! have given up, before it takes the other.
 //!
 //! Nobody waits in any of this: messages circulate meanwhile, for ever if they like. And the ingress
 //! time plays no part in it, so it may stand still, jump, or be partially ordered.
@@ -92,7 +99,8 @@ impl<T: Timestamp, D, M> std::fmt::Debug for Ingress<'_, T, D, M> {
 }
 
 /// The numbers of cuts to take, from whoever decides. They must rise; a number already passed is
-/// ignored. Records are wanted from one worker only and reach all.
+/// ignored. Records are wanted from one worker only and reach all. A cut that is not complete on every
+/// worker when the next is announced is abandoned where it is not.
 pub type Announcements<'scope, T> = Stream<'scope, T, Vec<u64>>;
 
 /// What building a loop gives: what leaves it, and a handle on it.
@@ -400,15 +408,18 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             let awaits = engine.awaits();
             holdings.follow(engine.settle());
 
-            // STEP 6: a cut is complete when nothing white for it can arrive.
-            while engine.close_cut(lowest_count(frontiers)) {
+            // STEPS 4a, 4b and 6: a cut is complete when all of it is written and nothing white for it
+            // can arrive.
+            let cut = engine.work_on_cut(lowest_count(frontiers));
+            if cut.completed {
                 shared.update(|stats| stats.cuts_complete += 1);
             }
-            if engine.is_empty() && frontiers[..2].iter().all(|frontier| frontier.is_empty()) {
+            let over = frontiers[..2].iter().all(|frontier| frontier.is_empty());
+            if over && engine.is_empty() && !engine.cut_is_open() {
                 signalling = None;
             }
             alarm.set(awaits.poll_after);
-            if engine.has_work() {
+            if engine.has_work() || cut.more {
                 activator.activate();
                 idle_since = None;
             } else if peers > 1 && !spin.is_zero() {

@@ -27,15 +27,18 @@ mod handler;
 mod holdings;
 mod keyed_loop;
 mod live_times;
+mod part;
 mod record;
 mod stages;
 mod turn;
 mod waker;
+mod walk;
 
 pub use config::{LoopConfig, Order};
 pub use demux::Demux;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
 pub use keyed_loop::{Announcements, Ingress, KeyedLoop, LoopParts, keyed_loop};
+pub use part::{Place, Places, Work};
 pub use turn::{Hops, Turn};
 pub use waker::Waker;

@@ -24,7 +24,7 @@ use timely::dataflow::operators::{Exchange, Input, Inspect, Probe};
 use timely::progress::Timestamp;
 use timely::progress::timestamp::Refines;
 use timely_statefun_operators::{
-    Handler, Ingress, LoopConfig, LoopStats, Outbox, Verdict, keyed_loop,
+    Handler, Ingress, LoopConfig, LoopStats, Outbox, Place, Places, Verdict, Work, keyed_loop,
 };
 
 const ADDRESSES: u64 = 64;
@@ -70,8 +70,23 @@ struct Bank {
     random: u64,
     moving: Rc<Cell<bool>>,
     cuts: u64,
+    /// Balances of the open cut that are not in its part yet.
+    unwritten: BTreeMap<u64, u64>,
     parts: Parts,
     logs: bool,
+}
+
+impl Bank {
+    fn part(&self, cut: u64, note: impl FnOnce(&mut Part)) {
+        note(self.parts.lock().unwrap().entry(cut).or_default());
+    }
+
+    /// An address is about to be written to: what it had belongs to the open cut.
+    fn before_write(&mut self, address: u64) {
+        if let Some(balance) = self.unwritten.remove(&address) {
+            self.part(self.cuts, |part| part.balances += balance);
+        }
+    }
 }
 
 impl<T: Timestamp> Handler<T> for BankOf<T> {
@@ -88,6 +103,7 @@ impl<T: Timestamp> Handler<T> for BankOf<T> {
         let expected = bank.last.entry((m.from, m.to)).or_insert(0);
         assert_eq!(m.sequence, *expected, "order from {} to {}", m.from, m.to);
         *expected += 1;
+        bank.before_write(m.to);
         let balance = bank.balances.entry(m.to).or_insert(0);
         *balance += m.amount;
         if !bank.moving.get() {
@@ -114,23 +130,39 @@ impl<T: Timestamp> Handler<T> for BankOf<T> {
         }
     }
 
-    fn take_cut(&mut self, cut: u64, waiting: &mut dyn Iterator<Item = (&T, &Transfer)>) {
-        self.bank.cuts = cut;
-        let mut parts = self.bank.parts.lock().unwrap();
-        let part = parts.entry(cut).or_default();
-        part.balances += self.bank.balances.values().sum::<u64>();
-        part.waiting += waiting.map(|(_, m)| m.amount).sum::<u64>();
+    fn take_cut(&mut self, cut: u64) {
+        let bank = &mut self.bank;
+        bank.cuts = cut;
+        bank.unwritten =
+            bank.balances.iter().map(|(address, balance)| (*address, *balance)).collect();
     }
 
-    fn log(&mut self, cut: u64, _: &T, message: &Transfer) {
+    fn queued(&mut self, cut: u64, _: Place<'_, T>, message: &Transfer) {
+        assert_eq!(cut, self.bank.cuts);
+        self.bank.part(cut, |part| part.waiting += message.amount);
+    }
+
+    fn log(&mut self, cut: u64, _: Place<'_, T>, message: &Transfer) {
         if self.bank.logs {
-            let mut parts = self.bank.parts.lock().unwrap();
-            parts.entry(cut).or_default().logged += message.amount;
+            self.bank.part(cut, |part| part.logged += message.amount);
         }
     }
 
+    fn work_on_cut(&mut self, cut: u64, budget: usize, _: &Places<'_, T>) -> Work {
+        for _ in 0..budget {
+            let Some((_, balance)) = self.bank.unwritten.pop_first() else { return Work::Done };
+            self.bank.part(cut, |part| part.balances += balance);
+        }
+        Work::More
+    }
+
     fn complete_cut(&mut self, cut: u64) {
-        self.bank.parts.lock().unwrap().entry(cut).or_default().complete += 1;
+        assert!(self.bank.unwritten.is_empty(), "complete, and not written");
+        self.bank.part(cut, |part| part.complete += 1);
+    }
+
+    fn abandon_cut(&mut self, cut: u64) {
+        panic!("cut {cut} was given up although the next was announced when it was complete");
     }
 }
 
@@ -189,6 +221,7 @@ fn run<T: Times>(config: timely::Config, kind: Kind, budget: usize, logs: bool) 
             random: index + 1,
             moving: Rc::clone(&moving),
             cuts: 0,
+            unwritten: BTreeMap::new(),
             parts: Arc::clone(&shared),
             logs,
         };
@@ -201,7 +234,9 @@ fn run<T: Times>(config: timely::Config, kind: Kind, budget: usize, logs: bool) 
                     let mut parts = at_gates.lock().unwrap();
                     parts.entry(cut).or_default().admitted += admitted * AMOUNT;
                 });
-                let config = LoopConfig { budget_messages: budget, ..LoopConfig::default() };
+                // Slices so small that a cut takes many, and messages are handled in between.
+                let config =
+                    LoopConfig { budget_messages: budget, cut_slice: 3, ..LoopConfig::default() };
                 let bank = BankOf { bank, emitted: Vec::new() };
                 let (left, handle) =
                     keyed_loop(scope, "bank", vec![ingress], config, Some(cuts), bank);

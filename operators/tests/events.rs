@@ -10,6 +10,7 @@ mod pair;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,7 +24,8 @@ use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely::progress::Timestamp;
 use timely::worker::Worker;
 use timely_statefun_operators::{
-    Awaits, Handler, Held, Inbox, KeyedLoop, LoopConfig, LoopHandle, Order, Outbox, Verdict, Waker,
+    Awaits, Handler, Held, Inbox, KeyedLoop, LoopConfig, LoopHandle, Order, Outbox, Place, Verdict,
+    Waker,
 };
 
 /// A message: the worker it is for, its number, and what is to be done with it.
@@ -229,9 +231,15 @@ impl<T: Timestamp> Handler<T> for Station<T> {
         }
     }
 
-    fn take_cut(&mut self, cut: u64, waiting: &mut dyn Iterator<Item = (&T, &Message)>) {
-        let waiting = waiting.map(|(_, message)| message.number).collect();
-        self.desk.cuts.borrow_mut().push((cut, waiting));
+    fn take_cut(&mut self, cut: u64) {
+        self.desk.cuts.borrow_mut().push((cut, Vec::new()));
+    }
+
+    fn queued(&mut self, cut: u64, _: Place<'_, T>, message: &Message) {
+        let mut cuts = self.desk.cuts.borrow_mut();
+        let (open, waiting) = cuts.last_mut().expect("it was taken");
+        assert_eq!(*open, cut);
+        waiting.push(message.number);
     }
 
     fn complete_cut(&mut self, cut: u64) {
@@ -866,6 +874,8 @@ fn a_waker_may_outlive_its_loop() {
 #[test]
 fn cuts_are_complete_while_times_are_held() {
     for workers in [1, 2] {
+        // Times that a cut was complete on a worker: the next is announced when it was on all.
+        let complete = Arc::new(AtomicU64::new(0));
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
             let Loop { desk, mut input, mut cuts, probe, handle } =
                 build(worker, LoopConfig::default());
@@ -883,6 +893,9 @@ fn cuts_are_complete_while_times_are_held() {
                     cuts.flush();
                 }
                 until(worker, "the cut is complete", || handle.stats().cuts_complete >= cut);
+                complete.fetch_add(1, SeqCst);
+                let everywhere = || complete.load(SeqCst) >= cut * peers;
+                until(worker, "it is complete everywhere", everywhere);
                 assert_eq!(desk.complete.borrow()[cut as usize - 1], cut);
                 assert!(probe.less_equal(&0), "nothing was released");
                 // An event between two cuts, at the time ingress has come to.

@@ -84,6 +84,7 @@ fn loop_config<M, T>(functions: &Functions<M, T>) -> LoopConfig {
         loop_bytes_soft: limits.loop_bytes_soft,
         loop_bytes_hard: limits.loop_bytes_hard,
         order: functions.order,
+        ..LoopConfig::default()
     }
 }
 
