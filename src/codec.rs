@@ -156,21 +156,21 @@ mod tests {
 
     #[test]
     fn every_named_type_keeps_its_values() {
-        [true, false].map(named);
-        [i8::MIN, -1, 0, i8::MAX].map(named);
-        [i16::MIN, -1, 0, i16::MAX].map(named);
-        [i32::MIN, -1, 0, i32::MAX].map(named);
-        [i64::MIN, -1, 0, i64::MAX].map(named);
-        [i128::MIN, -1, 0, i128::MAX].map(named);
-        [0, u8::MAX].map(named);
-        [0, u16::MAX].map(named);
-        [0, u32::MAX].map(named);
-        [0, u64::MAX].map(named);
-        [0, u128::MAX].map(named);
-        [f32::MIN, -0.0, f32::INFINITY].map(named);
-        [f64::MIN, -0.0, f64::INFINITY].map(named);
-        ['\0', 'ß', '\u{10ffff}'].map(named);
-        ["", "hello", "\0"].map(|text| named(text.to_owned()));
+        [true, false].into_iter().for_each(named);
+        [i8::MIN, -1, 0, i8::MAX].into_iter().for_each(named);
+        [i16::MIN, -1, 0, i16::MAX].into_iter().for_each(named);
+        [i32::MIN, -1, 0, i32::MAX].into_iter().for_each(named);
+        [i64::MIN, -1, 0, i64::MAX].into_iter().for_each(named);
+        [i128::MIN, -1, 0, i128::MAX].into_iter().for_each(named);
+        [0, u8::MAX].into_iter().for_each(named);
+        [0, u16::MAX].into_iter().for_each(named);
+        [0, u32::MAX].into_iter().for_each(named);
+        [0, u64::MAX].into_iter().for_each(named);
+        [0, u128::MAX].into_iter().for_each(named);
+        [f32::MIN, -0.0, f32::INFINITY].into_iter().for_each(named);
+        [f64::MIN, -0.0, f64::INFINITY].into_iter().for_each(named);
+        ['\0', 'ß', '\u{10ffff}'].into_iter().for_each(named);
+        ["", "hello", "\0"].into_iter().for_each(|text| named(text.to_owned()));
         named(());
     }
 
