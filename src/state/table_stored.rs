@@ -130,9 +130,6 @@ impl<K: Hash + Eq + 'static, V: 'static> TableColumn<K, V> {
             cutting.keep(slot, |pen| pen.entry(deadline, codecs, (&row.key, &row.value)));
         }
         cutting.removed(slot, stamp, codecs.0, &row.key);
-        rows.set_stamp(number, cutting.written(stamp, true));
-        let stamp = self.stamps.get(slot);
-        self.stamps.set(slot, cutting.written(stamp, true));
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is stored meets what is declared: types, names, other languages, and bytes that are damaged.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -165,6 +167,56 @@ fn what_was_registered_is_found_by_its_name_and_its_types_only() {
     assert!(third.wants_full());
 }
 
+/// Rows have other numbers when they are read again, if some are gone.
+#[test]
+fn a_table_is_registered_while_a_walk_is_half_way_through_it() {
+    let rows: TableSpec<u64, u64> = TableSpec::new("rows").expiring(after_write(100));
+    let id = Id::new("x");
+    let mut first = state(&[]);
+    for now in 0..50 {
+        let mut cursor = seek_at(&first, &id, now);
+        first.table(&mut cursor, &id, rows).unwrap().insert(now, now);
+        first.commit(cursor);
+    }
+    let stored = [store(&mut first, None)];
+    for units in 1..40 {
+        let mut second = restored(&[], &stored, 50);
+        expire_all(&mut second, 109);
+        let cut = second.take_cut(None);
+        let mut part = Part { headers: second.declared_states(), ..Part::default() };
+        assert!(!second.walk(Budget { units, ..ALL }, &mut part).unwrap());
+        let mut cursor = seek_at(&second, &id, 109);
+        let mut table = second.table(&mut cursor, &id, rows).unwrap();
+        assert!(table.remove(&30) && table.insert(7, 0));
+        second.commit(cursor);
+        assert!(second.walk(ALL, &mut part).unwrap());
+        second.committed(cut);
+        let mut third = restored(&[], &[part], 109);
+        let mut cursor = seek_at(&third, &id, 109);
+        let mut table = third.table(&mut cursor, &id, rows).unwrap();
+        assert!(table.iter().map(|(key, _)| *key).collect::<BTreeSet<_>>().into_iter().eq(10..50));
+        third.commit(cursor);
+    }
+}
+
+/// All that its address kept is over, but an invocation is using the address.
+#[test]
+fn a_value_that_is_over_is_registered_anew_by_its_own_address() {
+    let text: ValueSpec<String> = ValueSpec::new("text");
+    let mut first = state(&[Declared::new(TEXT)]);
+    set(&mut first, "x", TEXT, "old".to_owned(), 0).unwrap();
+    set(&mut first, "y", TEXT, "old".to_owned(), 0).unwrap();
+    let stored = [store(&mut first, None)];
+    let mut second = restored(&[], &stored, 50);
+    assert_eq!(second.len(), 2);
+    set(&mut second, "x", text, "new".to_owned(), 100).unwrap();
+    assert_eq!((second.len(), second.wheel.len()), (1, 0));
+    set(&mut second, "z", text, "other".to_owned(), 100).unwrap();
+    assert_eq!(get(&mut second, "x", text, 100), Ok(Some("new".to_owned())));
+    assert_eq!(get(&mut second, "y", text, 100), Ok(None));
+    assert_eq!((second.len(), store(&mut second, None).records.len()), (2, 2));
+}
+
 #[test]
 fn no_more_is_registered_than_there_is_room_for_stored_or_not() {
     let mut first = state(&[]);
@@ -265,10 +317,10 @@ fn names_of_built_in_types_are_for_these_types() {
     let check = |declared: Declared| declared.check().map_err(|error| error.to_string());
     assert_eq!(check(Declared::new(LONG)), Ok(()));
     assert_eq!(check(Declared::new(ValueSpec::raw("x", "io.statefun.types/long"))), Ok(()));
-    let mistake =
-        Err("state type \"io.statefun.types/long\" is not a valid name: it is that of a \
-                       built-in type, which this is not"
-            .to_owned());
+    let text = "state type \"io.statefun.types/long\" is not a valid name: it is that of a \
+                built-in type, which this is not"
+        .to_owned();
+    let mistake = Err(text.clone());
     let wrong: ValueSpec<i64> = ValueSpec::typed("x", "io.statefun.types/long");
     assert_eq!(check(Declared::new(wrong)), mistake);
     let keys: TableSpec<u8, u8> = TableSpec::typed("x", "io.statefun.types/long", "rust/u8");
@@ -276,7 +328,6 @@ fn names_of_built_in_types_are_for_these_types() {
     let elements: BufferSpec<u8> = BufferSpec::typed("x", "io.statefun.types/long");
     assert_eq!(check(Declared::new(elements)), mistake);
     let mut state = state(&[]);
-    let text = mistake.unwrap_err();
     assert_eq!(get(&mut state, "x", wrong, 0), Err(Box::new(Reason::InvalidState(text))));
 }
 
