@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::encoding::checksum;
-use super::super::manifest::slot_file;
+use super::super::manifest::{slot_file, slot_of};
 use super::super::restore::{Check, Which};
 use super::super::store::{SnapshotOptions, SnapshotStore};
 use super::draws;
@@ -84,6 +84,11 @@ async fn every_damage_to_every_file_is_named_and_leads_to_nothing_wrong() {
                     error.is_damaged() || error.is_missing() || error.is_no_such_cut(),
                     "{error}"
                 ),
+            }
+            if slot_of(&file).is_some_and(|slot| slot > 1) && file != slot_file(9) {
+                let list = store.list().await.unwrap();
+                let named: Vec<_> = list.iter().filter_map(|info| info.as_ref().err()).collect();
+                assert!(named.len() == 1 && named[0].to_string().contains(&file), "{named:?}");
             }
             faulty.damage(&file, Some(bytes.clone()));
         }

@@ -43,6 +43,8 @@ pub(super) enum Fault {
     Slow(Duration),
     /// It fails, and has its effect when [`Faulty::land`] is called: it was under way.
     Late,
+    /// It has its effect, but for its name in its directory, which is not synced; and it fails.
+    Unsynced,
     /// It shows files as they were so long ago.
     OldList(Duration),
 }
@@ -296,6 +298,10 @@ impl ObjectStore for Faulty {
         let put = self.world.lock().unwrap().put(file, bytes, self.now());
         let put =
             put.map(|()| PutResult { e_tag: None, version: None, extensions: Default::default() });
+        if fault == Fault::Unsynced {
+            self.world.lock().unwrap().names.insert(split(file), false);
+            return Err(failed("not synced"));
+        }
         self.end(fault, put).await
     }
 

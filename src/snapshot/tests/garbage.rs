@@ -201,3 +201,44 @@ async fn an_unreadable_manifest_holds_parts_back_until_it_goes() {
     let left: Vec<_> = faulty.files().keys().filter_map(|file| slot_of(file)).collect();
     assert_eq!(left, [second.slot, third.slot]);
 }
+
+/// A listing that is far older than the grace period may keep garbage, but takes nothing away.
+#[tokio::test(start_paused = true)]
+async fn what_this_execution_has_committed_is_kept_although_no_listing_shows_it() {
+    let faulty = Faulty::new();
+    let store = faulty.store(SnapshotOptions { keep: 1, ..options() });
+    let mut execution = Execution::begin(&store).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    for round in 0..9 {
+        faulty.plan(|what, file| match (what, file) {
+            (What::List, "manifest") => Fault::OldList(Duration::from_secs(3600)),
+            _ => Fault::Nothing,
+        });
+        (0..9).for_each(|bin| execution.set(bin, round));
+        execution.take_cut().await.unwrap();
+        execution.collect().await.unwrap();
+        faulty.heal();
+        let found = store.find(&identity(), Which::Newest, Check::Contents).await.unwrap();
+        assert_eq!(found.snapshot.unwrap().cut(), round + 1);
+    }
+}
+
+/// Two snapshots are newer than what was restored, and those after it may turn out to be damaged.
+#[tokio::test]
+async fn what_was_restored_is_kept_until_enough_has_come_of_it() {
+    let store = Faulty::new().store(SnapshotOptions { keep: 3, ..options() });
+    let mut execution = Execution::begin(&store).await.unwrap();
+    for round in 0..3 {
+        execution.set(1, round);
+        execution.take_cut().await.unwrap();
+    }
+    let found = store.find(&identity(), Which::Cut(1), Check::Lengths).await.unwrap();
+    let snapshot = found.snapshot.as_ref();
+    let mut execution = Execution::begin_with(&store, &found, snapshot).await.unwrap();
+    for left in [true, true, false] {
+        execution.take_cut().await.unwrap();
+        execution.collect().await.unwrap();
+        let found = store.find(&identity(), Which::Cut(1), Check::Contents).await;
+        assert_eq!(found.is_ok(), left);
+    }
+}

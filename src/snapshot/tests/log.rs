@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::error::Kind;
-use super::super::manifest::slot_file;
+use super::super::manifest::{slot_file, slot_of};
 use super::super::restore::{Check, Which};
 use super::execution::{Execution, identity, newest, options, read};
 use super::faulty::{Fault, Faulty, What};
@@ -174,6 +174,33 @@ async fn trap_a_zombie_that_wakes_after_garbage_collection_is_fenced() {
         }
         assert!(!faulty.files().contains_key(&slot_file(3)));
     }
+}
+
+/// The same, and what says that its slot is given up cannot be read. The older entries that can be read
+/// are of an execution which began before the zombie's slot.
+#[tokio::test]
+async fn trap_what_a_zombie_leaves_does_not_count_beside_those_that_fenced_it() {
+    let faulty = Faulty::new();
+    let store = faulty.store(options());
+    let mut zombie = Execution::begin(&store).await.unwrap();
+    zombie.set(1, 1);
+    zombie.take_cut().await.unwrap();
+    zombie.set(1, 666);
+    let prepared = zombie.prepare().await.unwrap();
+    let mut other = Execution::begin(&store).await.unwrap();
+    for _ in 0..3 {
+        other.take_cut().await.unwrap();
+    }
+    other.collect().await.unwrap();
+    assert!(zombie.commit(prepared).await.unwrap_err().is_fenced());
+    let slots = || faulty.files().keys().filter_map(|file| slot_of(file)).collect::<Vec<_>>();
+    assert_eq!(slots(), [3, 4, 5, 6]);
+    faulty.damage(&slot_file(6), Some("damaged".into()));
+    let list = store.list().await.unwrap();
+    assert!(list[0].as_ref().unwrap_err().is_damaged());
+    assert!(list.last().unwrap().as_ref().unwrap_err().is_missing(), "it was needed, they say");
+    let cuts: Vec<_> = list.iter().flatten().collect();
+    assert!(cuts.iter().map(|info| (info.cut, info.execution)).eq([(3, 3), (2, 3)]), "{cuts:?}");
 }
 
 /// One that wakes in the middle of deleting deletes nothing that a newer execution needs.

@@ -115,12 +115,11 @@ async fn program(store: SnapshotStore, model: Arc<Mutex<Model>>, seed: u64, bega
                 }
             }
             execution.now_ms = began.elapsed().as_millis() as u64;
-            if draw(3) == 0 {
-                if let Err(error) = execution.collect().await {
-                    model.lock().unwrap().note(&error);
-                    if error.is_fenced() {
-                        break;
-                    }
+            let collects = draw(3) == 0;
+            if collects && let Err(error) = execution.collect().await {
+                model.lock().unwrap().note(&error);
+                if error.is_fenced() {
+                    break;
                 }
             }
             sleep(Duration::from_millis(draw(4000))).await;
@@ -175,7 +174,7 @@ async fn run(seed: u64) -> (usize, usize, usize, usize) {
     faulty.heal();
     faulty.land();
     faulty.lose_power();
-    let model = model.lock().unwrap();
+    let model = std::mem::take(&mut *model.lock().unwrap());
     model.check();
     // One that begins now has what was last committed, or what was last tried and its reply lost.
     let found = store.find(&identity(), Which::Newest, Check::Contents).await.unwrap();

@@ -125,6 +125,9 @@ async fn what_counts_survives_a_loss_of_power() {
                 durable = Some((committed.cut, execution.numbers.clone()));
                 if draw(2) == 0 {
                     execution.collect().await.unwrap();
+                    let files = faulty.files();
+                    faulty.lose_power();
+                    assert_eq!(faulty.files(), files, "what is deleted stays deleted");
                 }
             }
             // In the middle of a cut, or of deleting.
@@ -157,6 +160,22 @@ async fn what_cannot_be_synced_is_not_committed() {
     execution.commit(cut).await.unwrap();
     faulty.lose_power();
     assert_eq!(Execution::begin(&store).await.unwrap().numbers, execution.numbers);
+}
+
+/// A file is stored under its name, and syncing the directory fails. The next attempt finds it there,
+/// which does not make it durable.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_was_not_synced_is_synced_before_it_counts() {
+    for file in ["part", "manifest"] {
+        let faulty = Faulty::new();
+        let store = faulty.store(options());
+        let mut execution = Execution::begin(&store).await.unwrap();
+        execution.set(1, 1);
+        faulty.script(What::Put, file, [Fault::Unsynced]);
+        execution.take_cut().await.unwrap();
+        faulty.lose_power();
+        assert_eq!(Execution::begin(&store).await.unwrap().numbers, execution.numbers, "{file}");
+    }
 }
 
 fn part(cut: u64, worker: u32, bytes: usize) -> super::super::part::Part {
