@@ -46,6 +46,14 @@ pub enum Reason {
     /// A remote function could not be called, or its answer means nothing.
     #[error("{0}")]
     Call(String),
+    /// What a remote function answered cannot be done.
+    #[error("what {url} answered cannot be done: {why}")]
+    Answer {
+        /// Where it is served; what may be secret in it is left out.
+        url: Box<str>,
+        /// What is wrong with the answer.
+        why: Box<Reason>,
+    },
     /// A remote function asked for its states again and again.
     #[error("the function asked for more states more than {0} times about one batch")]
     Incomplete(u32),

@@ -336,6 +336,13 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The URL of a function as it may be shown.
+    pub(crate) fn shown_for(&self, name: &str) -> String {
+        shown(&self.options.url.replace("{function.name}", name))
+    }
+}
+
 /// A URL as it may be shown: without a user's name and password, and without its query, which may hold
 /// secrets.
 pub(crate) fn shown(url: &str) -> String {

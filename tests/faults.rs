@@ -488,8 +488,10 @@ fn check(fault: &'static Fault, on_failure: OnFailure, workers: usize) {
     };
     let text = reason.to_string();
     assert!(text.contains(fault.why) && text.len() < 10_000, "{text}");
+    let url = format!("http://{}/greeter", server.address);
+    assert!(text.contains(&url), "it names where that was answered: {text}");
     if let timely_statefun::Reason::Call(text) = reason {
-        let place = format!("calling \"example/greeter bad\" at http://{}/greeter", server.address);
+        let place = format!("calling \"example/greeter bad\" at {url}");
         assert!(text.starts_with(&place), "it names who was called, and where: {text}");
         assert!(text.contains(if fault.asked == Again {
             "(attempts: 3)"

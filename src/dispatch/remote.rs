@@ -10,7 +10,9 @@ use super::calls::{
     RemoteState,
 };
 use super::context::Context;
-use super::{Dispatcher, Entrance, Entry, Failure, Routed, Surroundings, Verdict, panic_message};
+use super::{
+    Dispatcher, Entrance, Entry, Failure, Routed, Surroundings, TypeIndex, Verdict, panic_message,
+};
 use crate::dead_letter::{OnFailure, Reason};
 use crate::function::{Body, Code, RemoteCode};
 use crate::message::Mismatch;
@@ -121,7 +123,10 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             Ok(CallAnswer::Done(effects)) => Ok(effects),
             Ok(CallAnswer::Incomplete(states)) => match self.register(key, states) {
                 Ok(()) => return self.calls.slots.start_again(key),
-                Err(reason) => Err(CallFailure { reason, is_of_messages: false }),
+                Err(reason) => {
+                    let reason = self.of_answer(self.calls.function_type(key), reason);
+                    Err(CallFailure { reason, is_of_messages: false })
+                }
             },
             Err(failure) => Err(failure),
         };
@@ -139,6 +144,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             }
             (_, held) => entrance.resume(held, routed),
         }
+    }
+
+    /// A reason that says whose answer it is about.
+    fn of_answer(&self, function: TypeIndex, reason: Reason) -> Reason {
+        let code = self.entries[function as usize].remote().expect("the function is remote");
+        let url = code.endpoint.shown_for(self.names.name(function).name());
+        Reason::Answer { url: url.into(), why: Box::new(reason) }
     }
 
     /// Registers the states that a function says it keeps.
@@ -198,7 +210,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                     let effects = effects.take().expect("it is applied once");
                     context.apply(effects, code, &states)
                 };
-                self.run_as(&routed, 0, outside, &act).map_err(|failure| (failure.reason, true))
+                let result = self.run_as(&routed, 0, outside, &act);
+                let of_answer = |reason| self.of_answer(routed.head.target_type, reason);
+                result.map_err(|failure| (of_answer(failure.reason), true))
             }
             Err(failure) => Err((failure.reason, failure.is_of_messages)),
         };
