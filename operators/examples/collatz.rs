@@ -112,8 +112,14 @@ fn main() {
                     .on_cut(move |_, admitted| at_gate.lock().unwrap().admitted += admitted);
             // A small budget, so that chains take turns with everything else.
             let config = LoopConfig { budget_messages: 256, ..LoopConfig::default() };
-            let (ended, handle) =
-                keyed_loop(scope, "collatz", vec![ingress], config, Some(announcements), chains);
+            let (ended, handle) = keyed_loop(
+                scope,
+                "collatz",
+                vec![ingress],
+                config,
+                Some(announcements.into()),
+                chains,
+            );
             let is_long = |chain: &Chain| usize::from(chain.steps >= LONG);
             let mut parts = ended.demux("length", 2, is_long).into_iter();
             let (short, long) = (parts.next().unwrap(), parts.next().unwrap());

@@ -50,6 +50,7 @@ use timely::progress::{Antichain, Timestamp};
 
 use crate::batch::Batch;
 use crate::config::{LoopConfig, Order};
+use crate::decider::Decider;
 use crate::engine::{Engine, Pressure};
 use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
@@ -103,6 +104,27 @@ impl<T: Timestamp, D, M> std::fmt::Debug for Ingress<'_, T, D, M> {
 /// worker when the next is announced is abandoned where it is not.
 pub type Announcements<'scope, T> = Stream<'scope, T, Vec<u64>>;
 
+/// Who says when a loop takes a cut.
+#[derive(Debug)]
+pub enum Cuts<'scope, T: Timestamp> {
+    /// A stream of the program's own. Cuts end with the program: nothing waits for the last.
+    Announced(Announcements<'scope, T>),
+    /// A decider, which is built with the loop.
+    Decided(Decider),
+}
+
+impl<'scope, T: Timestamp> From<Announcements<'scope, T>> for Cuts<'scope, T> {
+    fn from(announcements: Announcements<'scope, T>) -> Self {
+        Cuts::Announced(announcements)
+    }
+}
+
+impl<T: Timestamp> From<Decider> for Cuts<'_, T> {
+    fn from(decider: Decider) -> Self {
+        Cuts::Decided(decider)
+    }
+}
+
 /// What building a loop gives: what leaves it, and a handle on it.
 pub type LoopParts<'scope, T, H> =
     (Stream<'scope, T, Vec<<H as Handler<T>>::Output>>, LoopHandle<T, <H as Handler<T>>::Failure>);
@@ -112,8 +134,8 @@ pub trait KeyedLoop<'scope, T: Timestamp, M> {
     /// Handles each record, and every message this causes, where its
     /// [route](Handler::route) says, until none is left.
     ///
-    /// What a record at time `t` causes leaves at `t`. `cuts` announces the cuts to take; without
-    /// it none is ever taken.
+    /// What a record at time `t` causes leaves at `t`. `cuts` says when to take cuts; without it none
+    /// is ever taken.
     ///
     /// ```
     /// use timely::dataflow::operators::{Capture, ToStream};
@@ -156,7 +178,7 @@ pub trait KeyedLoop<'scope, T: Timestamp, M> {
         self,
         name: &str,
         config: LoopConfig,
-        cuts: Option<Announcements<'scope, T>>,
+        cuts: Option<Cuts<'scope, T>>,
         handler: H,
     ) -> LoopParts<'scope, T, H>
     where
@@ -170,7 +192,7 @@ impl<'scope, T: Timestamp, M: timely::ExchangeData> KeyedLoop<'scope, T, M>
         self,
         name: &str,
         config: LoopConfig,
-        cuts: Option<Announcements<'scope, T>>,
+        cuts: Option<Cuts<'scope, T>>,
         handler: H,
     ) -> LoopParts<'scope, T, H>
     where
@@ -189,7 +211,7 @@ pub fn keyed_loop<'scope, T, D, H>(
     name: &str,
     ingresses: Vec<Ingress<'scope, T, D, H::Message>>,
     config: LoopConfig,
-    cuts: Option<Announcements<'scope, T>>,
+    cuts: Option<Cuts<'scope, T>>,
     handler: H,
 ) -> LoopParts<'scope, T, H>
 where
@@ -200,9 +222,17 @@ where
     let config = config.bounded();
     let shared = Rc::new(Shared::new());
     let admitted = ProbeHandle::new();
+    let (cuts, deciding) = match cuts {
+        None => (None, None),
+        Some(Cuts::Announced(cuts)) => (Some(cuts), None),
+        Some(Cuts::Decided(decider)) => {
+            let (cuts, deciding) = decider.first_after(config.cuts_before).begin(scope, name);
+            (Some(cuts), Some(deciding))
+        }
+    };
     let cuts = cuts.map(Broadcast::broadcast);
     let region = format!("Loop scope [{name}]");
-    let output = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {
+    let (output, passed, ended) = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {
         let cuts = cuts.map(|cuts| cuts.enter(inner));
         // The loop's outputs come first: its records return to itself and its signals go to gates.
         let mut builder = OperatorBuilder::new(format!("Loop [{name}]"), inner);
@@ -211,6 +241,7 @@ where
         let (outputs, output) = builder.new_output_connection(none());
         let (signals, heard) =
             builder.new_output_connection::<Vec<Addressed<T, H::Failure>>, _>(none());
+        let (_, ended) = builder.new_output_connection::<Vec<()>, _>(none());
 
         let gates = ingresses.into_iter().enumerate().map(|(number, ingress)| {
             let parts = GateParts {
@@ -223,18 +254,22 @@ where
                 cuts: cuts.clone(),
             };
             let (records, passed) = gate::<T, D, H>(inner, parts, &config, &shared);
-            passed.leave(scope).probe_with(&admitted);
-            records
+            (records, passed.leave(scope).probe_with(&admitted))
         });
-        let gates: Vec<_> = gates.collect();
+        let (gates, passed): (Vec<_>, Vec<_>) = gates.unzip();
         let ingress = match gates.len() {
             1 => gates.into_iter().next().expect("there is one"),
             _ => inner.concatenate(gates),
         };
         let ends = LoopEnds { ingress, returned, heard, cuts, records, outputs, signals };
         build_loop(builder, ends, config, handler, Rc::clone(&shared), inner);
-        output.leave(scope)
+        (output.leave(scope), passed, ended.leave(scope))
     });
+    if let Some(deciding) = deciding {
+        let shared = Rc::clone(&shared);
+        let stopped = move || shared.stopped.borrow().is_some();
+        deciding.finish(scope.concatenate(passed), ended, stopped);
+    }
     let dataflow = scope.addr()[0];
     (output, LoopHandle { shared, admitted, dataflow })
 }
@@ -303,8 +338,9 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
         let mut engine = Engine::new(handler, config, worker, peers);
         engine.handler.connect(waker.clone());
         // Signals concern no time in particular, and no frontier that anybody looks at depends on
-        // them: one capability serves until the loop is over.
-        let mut signalling = born.pop();
+        // them: one capability serves until the loop is over, and so does one that says it is not.
+        let going_on = born.pop();
+        let mut signalling = born.pop().zip(going_on);
         // The others follow the ingress frontier, so that events can happen that no record causes.
         let mut holdings = Holdings::<T, 2>::born(born, order);
         let mut idle_since: Option<Instant> = None;
@@ -394,7 +430,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 engine.handler.flush();
             }
             emit(&mut engine.handler, &holdings, &mut outputs);
-            if let Some(capability) = &signalling {
+            if let Some((capability, _)) = &signalling {
                 let mut output = signals.activate();
                 let mut session = output.session(capability);
                 tell(&mut engine, worker, peers, failure.as_ref(), |told| session.give(told));
@@ -576,7 +612,7 @@ mod tests {
             let (mut input, mut cuts, handle) = worker.dataflow::<u64, _, _>(|scope| {
                 let (input, stream) = scope.new_input::<Vec<u64>>();
                 let (cuts, announced) = scope.new_input::<Vec<u64>>();
-                let (_, handle) = stream.keyed_loop("wheel", config, Some(announced), Wheel);
+                let (_, handle) = stream.keyed_loop("wheel", config, Some(announced.into()), Wheel);
                 (input, cuts, handle)
             });
             input.send(1);

@@ -6,6 +6,7 @@
 //!   *cut* while it runs: each cut is a consistent line through all workers and every message in
 //!   flight, and nothing waits for it.
 //! * the loop's gates, which admit ingress as long as there is room: [`LoopHandle::ready`].
+//! * [`Decider`]: when cuts are taken, one at a time.
 //! * [`Demux`]: one stream into several, in order.
 //!
 //! These operators know times and keys. They have never heard of functions, files or networks; the
@@ -18,6 +19,8 @@
 mod batch;
 mod config;
 mod cuts;
+mod decider;
+mod decisions;
 mod demux;
 mod engine;
 mod flow;
@@ -35,10 +38,11 @@ mod waker;
 mod walk;
 
 pub use config::{LoopConfig, Order};
+pub use decider::{CutControl, Decider};
 pub use demux::Demux;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
-pub use keyed_loop::{Announcements, Ingress, KeyedLoop, LoopParts, keyed_loop};
+pub use keyed_loop::{Announcements, Cuts, Ingress, KeyedLoop, LoopParts, keyed_loop};
 pub use part::{Place, Places, Work};
 pub use turn::{Hops, Turn};
 pub use waker::Waker;

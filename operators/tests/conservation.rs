@@ -239,7 +239,7 @@ fn run<T: Times>(config: timely::Config, kind: Kind, budget: usize, logs: bool) 
                     LoopConfig { budget_messages: budget, cut_slice: 3, ..LoopConfig::default() };
                 let bank = BankOf { bank, emitted: Vec::new() };
                 let (left, handle) =
-                    keyed_loop(scope, "bank", vec![ingress], config, Some(cuts), bank);
+                    keyed_loop(scope, "bank", vec![ingress], config, Some(cuts.into()), bank);
                 let left = left.inspect(move |(before, amount)| {
                     // What leaves under a count belongs to every later cut.
                     let mut parts = at_egress.lock().unwrap();

@@ -270,7 +270,7 @@ fn build(worker: &mut Worker, config: LoopConfig) -> Loop {
     worker.dataflow::<u64, _, _>(|scope| {
         let (input, stream) = scope.new_input::<Vec<Message>>();
         let (cuts, announced) = scope.new_input::<Vec<u64>>();
-        let (out, handle) = stream.keyed_loop("station", config, Some(announced), station);
+        let (out, handle) = stream.keyed_loop("station", config, Some(announced.into()), station);
         let out = out.inspect_time(move |time, number| {
             seen.left.borrow_mut().push((*time, *number));
         });

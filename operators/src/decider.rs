@@ -1,0 +1,218 @@
+//! Decides when a loop takes its cuts, and announces them.
+//!
+//! There is one on every worker, and that of worker 0 decides. It tells the gates and loops of all
+//! workers over a stream that is connected to none of their outputs, so no frontier that a program
+//! looks at waits for it, and nothing else does. Its own inputs are streams without records: the gates'
+//! says by its frontier that all ingress has closed, the loop's that the loop is over. It keeps the
+//! dataflow going until the last cut, taken when all is over, is committed or given up.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
+use timely::progress::{Antichain, Timestamp};
+
+use crate::decisions::{Decisions, Told};
+use crate::keyed_loop::Announcements;
+use crate::waker::{Alarm, Waker};
+
+/// Decides when a [keyed loop](crate::KeyedLoop) takes its cuts.
+///
+/// A cut is announced on an interval, on [request](CutControl::request), once when all ingress has
+/// closed, and once when the loop is over, unless those are one. The next is never announced before
+/// somebody said what became of the one before, or its deadline passed. The dataflow does not end
+/// before that is so of the last.
+///
+/// Every worker needs one, with the same settings. What is set on worker 0 counts.
+#[derive(Debug)]
+pub struct Decider {
+    interval: Option<Duration>,
+    deadline: Duration,
+    first: u64,
+    control: CutControl,
+}
+
+impl Decider {
+    /// The deadline, unless it is [set](Self::deadline).
+    pub const DEADLINE: Duration = Duration::from_secs(600);
+
+    /// Announces cuts on request and at the end, numbered from 1, under a control that the worker 0 of a
+    /// program obeys. Workers of one process may share it.
+    pub fn new(control: &CutControl) -> Self {
+        let control = control.clone();
+        Decider { interval: None, deadline: Self::DEADLINE, first: 1, control }
+    }
+
+    /// Announces a cut so long after the one before was announced. None by default.
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Gives a cut up that is not committed so long after it was announced. Default
+    /// [`DEADLINE`](Self::DEADLINE).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Numbers cuts from `first`, at least 1, where cuts were taken by a program before.
+    #[must_use]
+    pub fn first(mut self, first: u64) -> Self {
+        self.first = first.max(1);
+        self
+    }
+}
+
+/// Tells a [decider](Decider) that a cut is wanted, and what became of one, from any thread of the
+/// process that worker 0 is in. What is told before the dataflow is built is not lost.
+#[derive(Clone, Debug, Default)]
+pub struct CutControl {
+    shared: Arc<Desk>,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    state: Mutex<State>,
+    waker: OnceLock<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    told: Vec<Told>,
+    open: Option<u64>,
+}
+
+impl CutControl {
+    /// A control that no decider has yet.
+    pub fn new() -> Self {
+        CutControl::default()
+    }
+
+    /// Asks for a cut, as soon as none is open. Several requests meanwhile are one.
+    pub fn request(&self) {
+        self.tell(Told::Request);
+    }
+
+    /// Says that a cut is committed: it counts, whatever happens. Of other cuts than the open one it
+    /// means nothing.
+    pub fn committed(&self, cut: u64) {
+        self.tell(Told::Over(cut));
+    }
+
+    /// Says that a cut is given up, so that another may be taken. Of other cuts than the open one it
+    /// means nothing.
+    pub fn abandoned(&self, cut: u64) {
+        self.tell(Told::Over(cut));
+    }
+
+    /// The cut that was announced last, unless it is over.
+    pub fn open(&self) -> Option<u64> {
+        self.state(|state| state.open)
+    }
+
+    fn state<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        // Nothing panics while it is locked.
+        look(&mut self.shared.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn tell(&self, told: Told) {
+        self.state(|state| {
+            // More requests than one say no more.
+            if told != Told::Request || !state.told.contains(&told) {
+                state.told.push(told);
+            }
+        });
+        if let Some(waker) = self.shared.waker.get() {
+            waker.wake();
+        }
+    }
+}
+
+/// A decider that has its output and not yet its inputs, which depend on it.
+pub(crate) struct Deciding<'scope, T: Timestamp> {
+    builder: OperatorBuilder<'scope, T>,
+    output: timely::dataflow::channels::pushers::Output<T, Vec<u64>>,
+    decider: Decider,
+    scope: Scope<'scope, T>,
+}
+
+impl Decider {
+    /// Numbers no cut like one that was taken before.
+    pub(crate) fn first_after(mut self, taken: u64) -> Self {
+        self.first = self.first.max(taken + 1);
+        self
+    }
+
+    /// Begins to build the decider of this worker.
+    pub(crate) fn begin<'scope, T: Timestamp>(
+        self,
+        scope: Scope<'scope, T>,
+        name: &str,
+    ) -> (Announcements<'scope, T>, Deciding<'scope, T>) {
+        let mut builder = OperatorBuilder::new(format!("Decider [{name}]"), scope);
+        let unconnected = Vec::<(usize, Antichain<_>)>::new();
+        let (output, announcements) = builder.new_output_connection(unconnected);
+        (announcements, Deciding { builder, output, decider: self, scope })
+    }
+}
+
+impl<'scope, T: Timestamp> Deciding<'scope, T> {
+    /// Goes on building: the frontier of `admitted` says that ingress has closed, that of `ended` that
+    /// the loop is over, and `stopped` that it has stopped.
+    pub(crate) fn finish(
+        self,
+        admitted: Stream<'scope, T, Vec<()>>,
+        ended: Stream<'scope, T, Vec<()>>,
+        stopped: impl Fn() -> bool + 'static,
+    ) {
+        let Deciding { mut builder, output, decider, scope } = self;
+        let unconnected = Vec::<(usize, Antichain<_>)>::new();
+        let mut output: OutputBuilder<T, CapacityContainerBuilder<Vec<u64>>> =
+            OutputBuilder::from(output);
+        // No records come through either.
+        let _admitted = builder.new_input_connection(admitted, Pipeline, unconnected.clone());
+        let _ended = builder.new_input_connection(ended, Pipeline, unconnected);
+        let address = builder.operator_info().address;
+        let decides = scope.index() == 0;
+        let waker = Waker::new(scope.worker().sync_activator_for(address.to_vec()));
+        let mut alarm = Alarm::new(scope.activator_for(address));
+        builder.build(move |mut born| {
+            // Held until the last cut is over, and only by whoever decides.
+            let mut announcing = born.pop().filter(|_| decides);
+            let Decider { interval, deadline, first, control } = decider;
+            if decides && control.shared.waker.set(waker.clone()).is_err() {
+                panic!("a control of cuts belongs to one decider");
+            }
+            let mut decisions = Decisions::new(interval, deadline, first, Instant::now());
+            move |frontiers| {
+                waker.clear();
+                let Some(capability) = &announcing else { return };
+                if stopped() {
+                    // Nothing more comes of any cut.
+                    announcing = None;
+                    return;
+                }
+                let told = control.state(|state| std::mem::take(&mut state.told));
+                told.into_iter().for_each(|told| decisions.hear(told));
+                let now = Instant::now();
+                let (closed, ended) = (frontiers[0].is_empty(), frontiers[1].is_empty());
+                if let Some(cut) = decisions.decide(now, closed, ended) {
+                    output.activate().session(capability).give(cut);
+                }
+                control.state(|state| state.open = decisions.open());
+                if decisions.is_over() {
+                    announcing = None;
+                } else {
+                    alarm.set(decisions.look_after(now));
+                }
+            }
+        });
+    }
+}
