@@ -109,7 +109,7 @@ fn main() {
             let at_gate = Arc::clone(&shared);
             let ingress =
                 Ingress::new("starts", stream, |start| Chain { start, now: start, steps: 0 })
-                    .on_cut(move |_, admitted| at_gate.lock().unwrap().admitted += admitted);
+                    .on_cut(move |at| at_gate.lock().unwrap().admitted += at.records);
             // A small budget, so that chains take turns with everything else.
             let config = LoopConfig { budget_messages: 256, ..LoopConfig::default() };
             let (ended, handle) = keyed_loop(

@@ -21,6 +21,7 @@ use crate::handler::{Awaits, Handler, Inbox, Outbox, Verdict};
 use crate::live_times::{LiveTimes, TimeIndex};
 use crate::part::{Place, Places, Work};
 use crate::record::{Admitted, GateAddress, Record};
+use crate::restore::Restore;
 use crate::stages::{Stage, Staged, Stages};
 use crate::walk::Walk;
 
@@ -325,6 +326,13 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             credit: std::mem::take(&mut self.arrived),
         });
         self.pass_milestones();
+    }
+
+    /// Has the handler bring back what a restored cut held.
+    pub(crate) fn restore(&mut self) -> Result<Work, H::Failure> {
+        let work = self.handler.restore(&mut Restore { flow: &mut self.flow });
+        self.pushed += std::mem::take(&mut self.flow.polled);
+        work
     }
 
     /// Has the handler bring in what comes neither through a stream nor from a message.

@@ -123,6 +123,33 @@ impl<T: Timestamp, M> Flow<T, M> {
         );
     }
 
+    /// Queues or stages a message that stood at a place when a cut was taken.
+    pub(crate) fn restore(&mut self, place: Place<'_, T>, message: M) {
+        let target = (self.route)(&message) % self.peers;
+        assert_eq!(target, self.worker, "a message is restored where it is not handled");
+        let time = place.time.clone();
+        if self.stages.is_some() {
+            if place.record {
+                self.put_off.update_iter(std::iter::once((time.clone(), 1)));
+                self.look_at_put_off();
+            }
+            self.stage_waiting(Product::new(time, place.depth), None, place.record, message);
+        } else {
+            // The frontier that handlers see moves when all that waits has been handled: a record
+            // needs no care.
+            let index = self.times.index_of(&Product::new(time, 0));
+            self.times.add(index, 1);
+            self.polled += 1;
+            self.push(message, index);
+        }
+    }
+
+    pub(crate) fn restore_hold(&mut self, place: Place<'_, T>) -> Held {
+        let depth = if self.stages.is_some() { place.depth } else { 0 };
+        let index = self.times.index_of(&Product::new(place.time.clone(), depth));
+        self.hold(index, place.record)
+    }
+
     /// The stage of what is sent while a message of this time is handled.
     fn next_stage(&self, time: TimeIndex) -> Stage<T> {
         let Product { outer, inner } = self.times.time(time);

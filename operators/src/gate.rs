@@ -25,6 +25,7 @@ use crate::handle::{GateState, Shared};
 use crate::handler::Handler;
 use crate::holdings::Holdings;
 use crate::live_times::{LiveTimes, TimeIndex};
+use crate::positions::{AtCut, Noted, Position, PositionOf, Positions, Replayed};
 use crate::record::{Addressed, Admitted, GateAddress, Signal};
 use crate::stages::Stage;
 use crate::turn::Turn;
@@ -39,7 +40,9 @@ pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) name: String,
     pub(crate) number: u32,
     pub(crate) convert: Box<dyn FnMut(D) -> M>,
-    pub(crate) on_cut: Box<dyn FnMut(u64, u64)>,
+    pub(crate) on_cut: Box<dyn FnMut(AtCut<'_>)>,
+    pub(crate) position: Option<PositionOf<D>>,
+    pub(crate) after: Positions,
     pub(crate) ingress: Stream<'scope, LoopTime<T>, Vec<D>>,
     pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<T, F>>>,
     pub(crate) cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
@@ -67,7 +70,9 @@ where
     let peers = scope.peers();
     let worker = scope.index() as u32;
     let own = GateAddress { worker, gate: parts.number };
-    let (mut convert, mut on_cut) = (parts.convert, parts.on_cut);
+    let (mut convert, mut on_cut, position) = (parts.convert, parts.on_cut, parts.position);
+    let mut noted = Noted::after(parts.after.clone());
+    let mut replayed = Replayed::until(parts.after);
     let unconnected = || Vec::<(usize, Antichain<_>)>::new();
 
     let mut builder = OperatorBuilder::new(format!("Gate [{}]", parts.name), scope);
@@ -90,12 +95,13 @@ where
     shared.gates.borrow_mut().push(Rc::clone(&state));
     let shared = Rc::clone(shared);
     let (credit, order) = (config.gate_credit_records, config.order);
+    let cuts_before = config.cuts_before;
 
     builder.build(move |born| {
         // A gate's hops are none, in either order.
         let mut holdings = Holdings::<T, 2>::born(born, Order::Arrival);
         let mut gate = Gate::<T, H::Message>::new(credit, peers, order);
-        let mut cuts = 0;
+        let mut cuts = cuts_before;
         let mut admitted = 0;
         move |frontiers| {
             signals.for_each(|_, signals| {
@@ -108,7 +114,11 @@ where
                     for number in numbers.drain(..) {
                         if number > cuts {
                             cuts = number; // STEP 1: what is admitted from here on is red.
-                            on_cut(cuts, admitted);
+                            on_cut(AtCut {
+                                cut: cuts,
+                                records: admitted,
+                                positions: noted.positions(),
+                            });
                         }
                     }
                 });
@@ -123,23 +133,35 @@ where
             let admitted_before = admitted;
             let mut output = records.activate();
             let mut batch = Batch::new(&holdings, RECORDS, &mut output);
-            let mut send = |time: &T, message: H::Message| {
+            let mut send = |time: &T, position: Option<Position>, message: H::Message| {
                 admitted += 1;
+                if let Some(position) = position {
+                    noted.admit(position);
+                }
                 batch.push(time, Admitted { time: time.clone(), gate: own, message });
             };
             let kind = Kind { route: H::route, class: H::class };
             gate.release(kind, &mut send);
+            let mut skipped = 0;
             ingress.for_each(|arrived, data| {
                 let time = arrived.time().outer.clone();
                 for datum in data.drain(..) {
-                    gate.offer(&time, convert(datum), kind, &mut send);
+                    let position = position.as_ref().and_then(|position| position(&datum));
+                    if position.is_some_and(|position| replayed.contains(position)) {
+                        skipped += 1;
+                        continue;
+                    }
+                    gate.offer(&time, position, convert(datum), kind, &mut send);
                 }
             });
             batch.flush();
             drop(output);
 
             state.held_back.set(gate.held_back.len());
-            shared.update(|stats| stats.admitted += admitted - admitted_before);
+            shared.update(|stats| {
+                stats.admitted += admitted - admitted_before;
+                stats.skipped += skipped;
+            });
             let mut next: Antichain<Stage<T>> = Antichain::new();
             next.extend(
                 frontiers[0].frontier().iter().map(|time| Stage::new(time.outer.clone(), 0)),
@@ -176,6 +198,13 @@ enum Pause<T> {
     After(T),
 }
 
+/// A record that is held back.
+struct HeldBack<M> {
+    time: TimeIndex,
+    position: Option<Position>,
+    message: M,
+}
+
 /// Decides what may pass: credit per worker, pauses, and the records that wait for either.
 struct Gate<T, M> {
     /// Records that may still be admitted for each worker.
@@ -186,7 +215,7 @@ struct Gate<T, M> {
     classes: Vec<(u32, u32)>,
     stopped: bool,
     /// In the order in which they came, or in that of their times.
-    held_back: VecDeque<(TimeIndex, M)>,
+    held_back: VecDeque<HeldBack<M>>,
     order: Order,
     times: LiveTimes<T>,
 }
@@ -254,34 +283,41 @@ impl<T: Timestamp, M> Gate<T, M> {
     }
 
     /// Lets a new record pass, or keeps it behind those that wait.
-    fn offer(&mut self, time: &T, message: M, kind: Kind<M>, send: &mut impl FnMut(&T, M)) {
+    fn offer(
+        &mut self,
+        time: &T,
+        position: Option<Position>,
+        message: M,
+        kind: Kind<M>,
+        send: &mut impl FnMut(&T, Option<Position>, M),
+    ) {
         // In the order of time, an earlier record must not wait behind a later one, which may wait
         // for what the earlier one causes.
         let at = match self.order {
             Order::Arrival => self.held_back.len(),
             Order::Time => {
-                self.held_back.partition_point(|(held, _)| self.times.time(*held) <= time)
+                self.held_back.partition_point(|held| self.times.time(held.time) <= time)
             }
         };
         if at == 0 && self.admit(kind, time, &message) {
-            send(time, message);
+            send(time, position, message);
         } else {
             let index = self.times.index_of(time);
             self.times.add(index, 1);
-            self.held_back.insert(at, (index, message));
+            self.held_back.insert(at, HeldBack { time: index, position, message });
         }
     }
 
     /// Lets what waits pass, in order, up to the first record that may not.
-    fn release(&mut self, kind: Kind<M>, send: &mut impl FnMut(&T, M)) {
-        while let Some((index, message)) = self.held_back.pop_front() {
-            let time = self.times.time(index).clone();
-            if !self.admit(kind, &time, &message) {
-                self.held_back.push_front((index, message));
+    fn release(&mut self, kind: Kind<M>, send: &mut impl FnMut(&T, Option<Position>, M)) {
+        while let Some(held) = self.held_back.pop_front() {
+            let time = self.times.time(held.time).clone();
+            if !self.admit(kind, &time, &held.message) {
+                self.held_back.push_front(held);
                 break;
             }
-            send(&time, message);
-            self.times.finish_one(index);
+            send(&time, held.position, held.message);
+            self.times.finish_one(held.time);
         }
     }
 
@@ -302,7 +338,7 @@ mod tests {
     fn offer(gate: &mut Gate<u64, u64>, messages: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let mut passed = Vec::new();
         for message in messages {
-            gate.offer(&1, message, KIND, &mut |_, m| passed.push(m));
+            gate.offer(&1, None, message, KIND, &mut |_, _, m| passed.push(m));
         }
         passed
     }
@@ -314,10 +350,10 @@ mod tests {
         assert_eq!(gate.held_back.len(), 2);
         gate.hear(0, Signal::<u64, ()>::Credit { gate: 1, by: 0, records: 9 });
         let mut passed = Vec::new();
-        gate.release(KIND, &mut |_, m| passed.push(m));
+        gate.release(KIND, &mut |_, _, m| passed.push(m));
         assert!(passed.is_empty(), "credit of another gate");
         gate.hear(0, Signal::<u64, ()>::Credit { gate: 0, by: 0, records: 1 });
-        gate.release(KIND, &mut |_, m| passed.push(m));
+        gate.release(KIND, &mut |_, _, m| passed.push(m));
         assert_eq!(passed, [4, 1]);
         assert_eq!(gate.credit, [0, 1]);
     }
@@ -333,7 +369,7 @@ mod tests {
         gate.hear(0, Signal::<u64, ()>::Resume { by: 1 });
         assert!(offer(&mut gate, [2]).is_empty(), "still behind the first");
         let mut passed = Vec::new();
-        gate.release(KIND, &mut |_, m| passed.push(m));
+        gate.release(KIND, &mut |_, _, m| passed.push(m));
         assert_eq!(passed, [1, 2]);
         assert_eq!(gate.settle(), &[] as &[u64]);
     }
@@ -348,10 +384,10 @@ mod tests {
         assert!(offer(&mut gate, [13, 4]).is_empty(), "4 must not overtake 13");
         gate.hear(0, class(0, false));
         let mut passed = Vec::new();
-        gate.release(KIND, &mut |_, m| passed.push(m));
+        gate.release(KIND, &mut |_, _, m| passed.push(m));
         assert!(passed.is_empty());
         gate.hear(0, class(1, false));
-        gate.release(KIND, &mut |_, m| passed.push(m));
+        gate.release(KIND, &mut |_, _, m| passed.push(m));
         assert_eq!(passed, [13, 4]);
     }
 
@@ -362,13 +398,13 @@ mod tests {
         gate.hear(0, Signal::<u64, ()>::Pause { by: 0, up_to: Some(5) });
         let mut passed = Vec::new();
         for (time, message) in [(9, 90), (5, 50), (7, 70), (9, 91), (3, 30)] {
-            gate.offer(&time, message, KIND, &mut |time, m| passed.push((*time, m)));
+            gate.offer(&time, None, message, KIND, &mut |time, _, m| passed.push((*time, m)));
         }
         assert_eq!(passed, [(5, 50), (3, 30)]);
         assert_eq!(gate.settle(), &[7]);
         assert!(!gate.is_shut(), "what the worker waits for must be let in");
         gate.hear(0, Signal::<u64, ()>::Resume { by: 0 });
-        gate.release(KIND, &mut |time, m| passed.push((*time, m)));
+        gate.release(KIND, &mut |time, _, m| passed.push((*time, m)));
         assert_eq!(passed[2..], [(7, 70), (9, 90), (9, 91)]);
     }
 }

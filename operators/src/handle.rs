@@ -19,6 +19,8 @@ pub const STOP_STEPS: u32 = 64;
 pub struct LoopStats {
     /// Records that the gates let in.
     pub admitted: u64,
+    /// Records that the gates skipped, since a restored cut contained them.
+    pub skipped: u64,
     /// Messages handled.
     pub handled: u64,
     /// Messages sent to this worker by itself.

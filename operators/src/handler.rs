@@ -9,6 +9,7 @@ use timely::progress::Timestamp;
 use crate::flow::Flow;
 use crate::live_times::TimeIndex;
 use crate::part::{Place, Places, Work};
+use crate::restore::Restore;
 use crate::waker::Waker;
 
 /// What becomes of the messages of a [keyed loop](crate::KeyedLoop).
@@ -49,6 +50,17 @@ pub trait Handler<T: Timestamp>: 'static {
     /// Called once, when the loop is built on this worker: `waker` activates it from any thread.
     fn connect(&mut self, waker: Waker) {
         let _ = waker;
+    }
+
+    /// Brings back what a restored cut held. Called before anything else happens, until it says that
+    /// this is [done](Work::Done): until then the loop reads no stream, and no frontier passes anything.
+    ///
+    /// # Errors
+    ///
+    /// What stops the loop on every worker.
+    fn restore(&mut self, back: &mut Restore<'_, T, Self::Message>) -> Result<Work, Self::Failure> {
+        let _ = back;
+        Ok(Work::Done)
     }
 
     /// Called at the beginning of every activation: brings in messages that come neither through a

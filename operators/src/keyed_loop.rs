@@ -25,6 +25,11 @@
 //! A worker that meets a count above that of its open cut abandons the open one, which somebody must
 //! have given up, before it takes the other.
 //!
+//! A loop that goes on from a cut first brings back on each worker the messages that the cut holds for its
+//! keys, queued before logged (STEP 0), and reads nothing before. They keep their times, which the
+//! capabilities that an operator is born with allow. The counts of all workers begin at the number of
+//! that cut or a higher one, and sources replay what the gates had not admitted.
+//!
 //! Nobody waits in any of this: messages circulate meanwhile, for ever if they like. And the ingress
 //! time plays no part in it, so it may stand still, jump, or be partially ordered.
 //!
@@ -56,6 +61,8 @@ use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
 use crate::handler::Handler;
 use crate::holdings::Holdings;
+use crate::part::Work;
+use crate::positions::{AtCut, PositionOf, Positions};
 use crate::record::{Addressed, Admitted, Record, Signal};
 use crate::stages::{self, Stage};
 use crate::turn::{Hops, Turn};
@@ -66,7 +73,9 @@ pub struct Ingress<'scope, T: Timestamp, D, M> {
     name: String,
     stream: Stream<'scope, T, Vec<D>>,
     convert: Box<dyn FnMut(D) -> M>,
-    on_cut: Box<dyn FnMut(u64, u64)>,
+    on_cut: Box<dyn FnMut(AtCut<'_>)>,
+    position: Option<PositionOf<D>>,
+    after: Positions,
 }
 
 impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
@@ -80,15 +89,34 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
             name: name.into(),
             stream,
             convert: Box::new(convert),
-            on_cut: Box::new(|_, _| ()),
+            on_cut: Box::new(|_| ()),
+            position: None,
+            after: Positions::new(),
         }
     }
 
-    /// Has `note` told, each time this worker's gate takes a cut, the cut's number and how many
-    /// records the gate had admitted by then, since it was built.
+    /// Has `note` told, each time this worker's gate takes a cut, what the gate had admitted by then.
     #[must_use]
-    pub fn on_cut(mut self, note: impl FnMut(u64, u64) + 'static) -> Self {
+    pub fn on_cut(mut self, note: impl FnMut(AtCut<'_>) + 'static) -> Self {
         self.on_cut = Box::new(note);
+        self
+    }
+
+    /// Tells of records where in their source they stand, if anywhere: a partition and a position
+    /// in it. The gate notes the last position that it admitted of each partition, for
+    /// [cuts](Self::on_cut), and skips what is not after the position of its partition in `after`: what
+    /// a restored cut contains.
+    ///
+    /// Positions must rise within a partition, in the order in which its records come to one gate. In the
+    /// [order of time](Order::Time) their times must not go back meanwhile.
+    #[must_use]
+    pub fn positions(
+        mut self,
+        position: impl Fn(&D) -> Option<(u64, u64)> + 'static,
+        after: Positions,
+    ) -> Self {
+        self.position = Some(Box::new(position));
+        self.after = after;
         self
     }
 }
@@ -249,6 +277,8 @@ where
                 number: u32::try_from(number).expect("fewer than 2^32 ingresses"),
                 convert: ingress.convert,
                 on_cut: ingress.on_cut,
+                position: ingress.position,
+                after: ingress.after,
                 ingress: ingress.stream.enter(inner),
                 signals: heard.clone(),
                 cuts: cuts.clone(),
@@ -345,6 +375,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
         let mut holdings = Holdings::<T, 2>::born(born, order);
         let mut idle_since: Option<Instant> = None;
         let mut steps_stopped = 0;
+        let mut restoring = true;
         move |frontiers| {
             waker.clear();
             heard.for_each(|_, signals| {
@@ -373,6 +404,24 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                     activator.activate();
                 }
                 return;
+            }
+            // STEP 0: what a restored cut held comes before all else.
+            if restoring {
+                match engine.restore() {
+                    Ok(Work::Done) => restoring = false,
+                    Ok(Work::More) => return activator.activate(),
+                    Ok(Work::Waiting) => return,
+                    Err(failure) => {
+                        if let Some((capability, _)) = &signalling {
+                            let mut output = signals.activate();
+                            let mut session = output.session(capability);
+                            let give = |told| session.give(told);
+                            tell(&mut engine, worker, peers, Some(&failure), give);
+                        }
+                        *shared.stopped.borrow_mut() = Some(failure);
+                        return activator.activate();
+                    }
+                }
             }
             // STEP 2: take what is announced.
             if let Some(announcements) = &mut announcements {

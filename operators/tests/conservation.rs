@@ -230,9 +230,9 @@ fn run<T: Times>(config: timely::Config, kind: Kind, budget: usize, logs: bool) 
             .dataflow::<T, _, _>(|scope| {
                 let (input, stream) = scope.new_unordered_input::<Transfer>();
                 let (control, cuts) = scope.new_unordered_input::<u64>();
-                let ingress = Ingress::new("money", stream, |m| m).on_cut(move |cut, admitted| {
+                let ingress = Ingress::new("money", stream, |m| m).on_cut(move |at| {
                     let mut parts = at_gates.lock().unwrap();
-                    parts.entry(cut).or_default().admitted += admitted * AMOUNT;
+                    parts.entry(at.cut).or_default().admitted += at.records * AMOUNT;
                 });
                 // Slices so small that a cut takes many, and messages are handled in between.
                 let config =

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const MEMBER: &str = "TIMELY_STATEFUN_TEST_MEMBER";
+const GIVEN: &str = "TIMELY_STATEFUN_TEST_GIVEN";
 const PREFIX: &str = "member: ";
 
 /// The configuration of this process, if it was started by [`run`].
@@ -27,6 +28,12 @@ pub fn member() -> Option<timely::Config> {
         zerocopy: false,
     };
     Some(timely::Config { communication, worker: timely::WorkerConfig::default() })
+}
+
+/// What the test that started this process gave to all members.
+#[allow(dead_code)]
+pub fn given() -> Option<String> {
+    std::env::var(GIVEN).ok()
 }
 
 /// Reports a line to the test that started this process.
@@ -76,10 +83,17 @@ pub struct Outcome {
 /// Runs test `name` of this binary in `processes` processes of `threads` workers each.
 #[allow(dead_code)]
 pub fn run(name: &str, processes: usize, threads: usize) -> Vec<Outcome> {
+    run_with(name, processes, threads, None)
+}
+
+/// The same with something for [`given`].
+#[allow(dead_code)]
+pub fn run_with(name: &str, processes: usize, threads: usize, given: Option<&str>) -> Vec<Outcome> {
     run_command(processes, |process, addresses| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
         command.env(MEMBER, format!("{process} {threads} {}", addresses.join(" ")));
+        command.envs(given.map(|given| (GIVEN, given)));
         command
     })
 }
