@@ -7,10 +7,11 @@ use super::column::Stored;
 use super::cuts::Cutting;
 use super::deadline::{Item, Upkeep};
 use super::elements::{Elements, Renewal};
+use super::pen::{Failure, Pin};
 use super::record::{Reader, Tag};
 use super::restore::Restored;
 use super::stamps::Stamps;
-use super::walk::{Aside, Failure, Pin, Walker};
+use super::walk::{Aside, Walker};
 use crate::address::Id;
 use crate::codec::{Codec, CodecError};
 

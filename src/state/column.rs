@@ -8,10 +8,11 @@ use super::addresses::Slot;
 use super::chunks::Cells;
 use super::cuts::Cutting;
 use super::deadline::{Item, Upkeep};
+use super::pen::Failure;
 use super::record::{Reader, Tag};
 use super::restore::Restored;
 use super::stamps::Stamps;
-use super::walk::{Failure, Walker};
+use super::walk::Walker;
 use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
 

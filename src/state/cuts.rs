@@ -14,9 +14,10 @@ use std::collections::VecDeque;
 use super::FunctionState;
 use super::addresses::{Addresses, Slot};
 use super::deadline::{Item, Upkeep};
+use super::pen::{self, Fault, Pen, Pin, WriteError};
 use super::record::{Records, StateHeader};
 use super::stamps::{Marks, Range, Stamp, Stamps};
-use super::walk::{self, Aside, Budget, Fault, Pen, Pin, Place, Sink, Walk, Walked, WriteError};
+use super::walk::{Aside, Budget, Place, Sink, Walk, Walked};
 use crate::address::Id;
 use crate::codec::{Codec, CodecError};
 
@@ -272,7 +273,7 @@ impl Cutting<'_> {
             return;
         }
         let id = self.addresses.id(slot);
-        match walk::tombstone(&mut self.cuts.scratch, self.column, id, key) {
+        match pen::tombstone(&mut self.cuts.scratch, self.column, id, key) {
             Ok(bin) => self.cuts.add_tombstone(bin),
             // A full cut says what is wrong with the type.
             Err(_) => self.cuts.lose_tombstones(),

@@ -7,7 +7,7 @@
 
 use super::deadline::Deadline;
 use super::deque::Deque;
-use super::walk::Pin;
+use super::pen::Pin;
 use crate::expiration::Expiration;
 
 /// Elements that follow each other and have one deadline: up to a number, which is not among them.

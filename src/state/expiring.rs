@@ -10,10 +10,11 @@ use super::chunks::Cells;
 use super::column::{AnyColumn, Column, Stored};
 use super::cuts::Cutting;
 use super::deadline::{Deadline, Item, Upkeep};
+use super::pen::Failure;
 use super::record::{Reader, Tag};
 use super::restore::Restored;
 use super::stamps::Stamps;
-use super::walk::{Failure, Walker};
+use super::walk::Walker;
 use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
 

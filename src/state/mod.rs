@@ -19,6 +19,7 @@ mod deque;
 mod elements;
 mod expiring;
 mod orphans;
+mod pen;
 mod record;
 mod registry;
 mod restore;
@@ -33,7 +34,15 @@ mod wheel;
 pub(crate) use addresses::Slot;
 pub(crate) use buffer::BufferAt;
 pub(crate) use declared::Declared;
+#[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
+pub(crate) use pen::WriteError;
+#[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
+pub(crate) use record::StateHeader;
+#[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
+pub(crate) use restore::{RestoreError, Restoring};
 pub(crate) use table::TableAt;
+#[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
+pub(crate) use walk::{Budget, Sink};
 pub(crate) use wheel::{Wheel, WheelKey};
 
 use addresses::Addresses;

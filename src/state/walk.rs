@@ -15,12 +15,12 @@ use super::addresses::{Addresses, Slot};
 use super::chunks::CHUNK;
 use super::column::AnyColumn;
 use super::deadline::Item;
-use super::elements::{Elements, Renewal};
-use super::record::{self, Mark, Records, Tag};
+use super::elements::Elements;
+use super::pen::{ELEMENTS_BYTES, Failure, Fault, Pen, Pin};
+use super::record::{Mark, Records};
 use super::stamps::{Range, Stamp, Stamps};
 use crate::address::Id;
-use crate::codec::{Codec, CodecError};
-use crate::placement;
+use crate::codec::Codec;
 
 /// Takes the records of a cut, by bin.
 pub(crate) trait Sink {
@@ -48,41 +48,6 @@ impl Budget {
     pub(super) const NONE: Budget = Budget { units: usize::MAX, bytes: usize::MAX };
 }
 
-/// A piece of state that cannot be part of a snapshot.
-#[derive(Debug, thiserror::Error)]
-#[error("state \"{state}\" of \"{id}\" {}: {why}", match is_read_back {
-    false => "cannot be written",
-    true => "can be written, but not be read again",
-})]
-pub(crate) struct WriteError {
-    pub(crate) state: String,
-    pub(crate) id: Id,
-    pub(crate) is_read_back: bool,
-    pub(crate) why: CodecError,
-}
-
-/// Why a unit is no record.
-#[derive(Debug)]
-pub(super) struct Fault {
-    is_read_back: bool,
-    why: CodecError,
-}
-
-/// The same, with the state and the address.
-#[derive(Debug)]
-pub(super) struct Failure {
-    column: u32,
-    id: Id,
-    fault: Fault,
-}
-
-impl Failure {
-    pub(super) fn named(self, name: impl FnOnce(usize) -> String) -> WriteError {
-        let Failure { column, id, fault: Fault { is_read_back, why } } = self;
-        WriteError { state: name(column as usize), id, is_read_back, why }
-    }
-}
-
 /// How far a walk is: the unit to look at next.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -96,13 +61,6 @@ pub(super) struct Place {
 pub(super) trait Aside {
     /// Says whether that was all of it.
     fn walk(&mut self, walker: &mut Walker<'_>) -> Result<bool, Failure>;
-}
-
-/// What a buffer was at the cut, if something was done with it since.
-#[derive(Copy, Clone, Debug)]
-pub(super) struct Pin {
-    pub(super) end: u64,
-    pub(super) renewal: Renewal,
 }
 
 /// A cut that is being written.
@@ -388,134 +346,4 @@ impl<'a> Walker<'a> {
         }
         Ok(None)
     }
-}
-
-/// Writes one record.
-pub(super) struct Pen<'a> {
-    to: &'a mut Vec<u8>,
-    column: u32,
-    id: &'a Id,
-    /// Whether what is written is read back.
-    reads_back: bool,
-}
-
-impl Pen<'_> {
-    /// Makes `to` a record, and says of which bin.
-    fn write(
-        to: &mut Vec<u8>,
-        column: u32,
-        id: &Id,
-        checked: &mut [bool],
-        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
-    ) -> Result<u16, Failure> {
-        to.clear();
-        let checked = &mut checked[column as usize];
-        let reads_back = !std::mem::replace(checked, true);
-        match write(&mut Pen { to, column, id, reads_back }) {
-            Ok(()) => Ok(placement::bin(placement::hash(id)) as u16),
-            Err(fault) => Err(Failure { column, id: id.clone(), fault }),
-        }
-    }
-
-    fn deadline(&mut self, deadline: Option<u64>) {
-        if let Some(deadline) = deadline {
-            record::put_varint(self.to, deadline);
-        }
-    }
-
-    pub(super) fn value<V>(
-        &mut self,
-        deadline: Option<u64>,
-        codec: &Codec<V>,
-        value: &V,
-    ) -> Result<(), Fault> {
-        record::begin(self.to, Tag::Value, self.column, self.id);
-        self.deadline(deadline);
-        encode(self.to, codec, value, self.reads_back)
-    }
-
-    pub(super) fn entry<K, V>(
-        &mut self,
-        deadline: Option<u64>,
-        (keys, values): (&Codec<K>, &Codec<V>),
-        (key, value): (&K, &V),
-    ) -> Result<(), Fault> {
-        record::begin(self.to, Tag::Entry, self.column, self.id);
-        self.deadline(deadline);
-        record::put_with_length(self.to, |to| encode(to, keys, key, self.reads_back))?;
-        encode(self.to, values, value, self.reads_back)
-    }
-}
-
-impl Pen<'_> {
-    fn elements<E>(
-        &mut self,
-        elements: &Elements<E>,
-        from: u64,
-        pin: Pin,
-        (codec, expires): (&Codec<E>, bool),
-        most: Budget,
-    ) -> Result<u64, Fault> {
-        record::begin(self.to, Tag::Elements, self.column, self.id);
-        record::put_varint(self.to, elements.base());
-        if expires {
-            record::put_varint(self.to, pin.renewal.since);
-            record::put_varint(self.to, pin.renewal.until);
-        }
-        record::put_varint(self.to, from);
-        let end = pin.end.min(from.saturating_add(most.units as u64));
-        let start = self.to.len();
-        let mut at = from;
-        let mut rest = elements.iter_from(from).peekable();
-        while at < end
-            && self.to.len() - start < most.bytes
-            && let Some((_, deadline)) = rest.peek()
-        {
-            let deadline = *deadline;
-            self.deadline(expires.then_some(deadline));
-            let (run, first) = (self.to.len(), at);
-            while at < end
-                && self.to.len() - start < most.bytes
-                && let Some((element, _)) = rest.next_if(|(_, other)| *other == deadline)
-            {
-                let reads_back = std::mem::take(&mut self.reads_back);
-                record::put_with_length(self.to, |to| encode(to, codec, element, reads_back))?;
-                at += 1;
-            }
-            // How many, before them.
-            let length = self.to.len();
-            record::put_varint(self.to, at - first);
-            let length = self.to.len() - length;
-            self.to[run..].rotate_right(length);
-        }
-        Ok(at)
-    }
-}
-
-/// A record of elements is not much longer.
-const ELEMENTS_BYTES: usize = 1 << 16;
-
-/// A record that says that something is gone.
-pub(super) fn tombstone(
-    to: &mut Vec<u8>,
-    column: u32,
-    id: &Id,
-    key: impl FnOnce(&mut Vec<u8>) -> Option<Result<(), CodecError>>,
-) -> Result<u16, CodecError> {
-    to.clear();
-    record::begin(to, Tag::Cleared, column, id);
-    if let Some(result) = key(to) {
-        to[0] = Tag::Removed as u8;
-        result?;
-    }
-    Ok(placement::bin(placement::hash(id)) as u16)
-}
-
-fn encode<V>(to: &mut Vec<u8>, codec: &Codec<V>, value: &V, reads_back: bool) -> Result<(), Fault> {
-    let start = to.len();
-    codec.write(value, to).map_err(|why| Fault { is_read_back: false, why })?;
-    if reads_back {
-        codec.read(&to[start..]).map_err(|why| Fault { is_read_back: true, why })?;
-    }
-    Ok(())
 }

@@ -1,15 +1,18 @@
 //! Cuts of running state: what was stored of each is what there was when it was taken.
 
+mod content;
 mod cost;
+mod faults;
 mod program;
 mod stored;
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::state::cuts::Without;
-use crate::state::record::StateHeader;
-use crate::state::restore::RestoreError;
-use crate::state::walk::{Budget, Sink};
-use program::{Failed, Seen};
+use crate::state::record::{Record, Tag};
+use content::Failed;
+use program::Seen;
 
 /// What one worker wrote of one cut.
 #[derive(Clone, Default)]
@@ -28,11 +31,40 @@ const ALL: Budget = Budget { units: usize::MAX, bytes: usize::MAX };
 
 /// Takes a cut and writes all of it.
 fn store(state: &mut FunctionState, since: Option<u32>) -> Part {
+    try_to_store(state, since).unwrap()
+}
+
+fn try_to_store(state: &mut FunctionState, since: Option<u32>) -> Result<Part, WriteError> {
     let cut = state.take_cut(since);
     let mut part = Part { headers: state.declared_states(), ..Part::default() };
-    assert!(state.walk(ALL, &mut part).unwrap());
+    match state.walk(ALL, &mut part) {
+        Ok(is_all) => assert!(is_all),
+        Err(error) => {
+            state.abandoned(cut);
+            return Err(error);
+        }
+    }
     state.committed(cut);
-    part
+    Ok(part)
+}
+
+impl Part {
+    /// Whether no value and no entry is in it twice.
+    fn is_frugal(&self) -> bool {
+        let mut seen = HashSet::new();
+        self.records.iter().all(|(_, record)| {
+            let Record { tag, column, id, mut content } = Record::read(record).unwrap();
+            let expires = self.headers[column as usize].lifetime_ms > 0;
+            if expires && tag == Tag::Entry {
+                content.varint().unwrap();
+            }
+            match tag {
+                Tag::Value => seen.insert((column, id, Vec::new())),
+                Tag::Entry => seen.insert((column, id, content.with_length().unwrap().to_vec())),
+                _ => true,
+            }
+        })
+    }
 }
 
 /// Restores a full cut and what follows it, as far as it is of some bins.
@@ -43,7 +75,7 @@ fn restore(
     now_ms: u64,
 ) -> Result<(), RestoreError> {
     for part in parts {
-        let mut restoring = state.restore(&part.headers, now_ms)?;
+        let mut restoring: Restoring<'_> = state.restore(&part.headers, now_ms)?;
         for (_, record) in part.records.iter().filter(|(bin, _)| is_wanted(*bin)) {
             restoring.apply(record)?;
         }
@@ -111,6 +143,37 @@ fn a_delta_holds_what_was_written_since_and_nothing_else() {
     put(&mut state, 9, Some(0));
     assert_eq!(store(&mut state, Some(2)).records.len(), 3, "what was abandoned is not lost");
     assert_eq!(store(&mut state, Some(4)).records.len(), 0);
+}
+
+/// What was in a slot is written when it is taken away, so nothing keeps the slot from being used.
+#[test]
+fn a_slot_is_used_again_while_the_walk_has_not_come_to_it() {
+    for is_full in [true, false] {
+        let mut state = counting();
+        (0..100).for_each(|number| put(&mut state, number, Some(number)));
+        let base = store(&mut state, None);
+        put(&mut state, 99, Some(0));
+        let cut = state.take_cut(if is_full { None } else { Some(1) });
+        let mut part = Part { headers: state.declared_states(), ..Part::default() };
+        assert!(!state.walk(Budget { units: 10, ..ALL }, &mut part).unwrap());
+        for number in [99, 50, 5] {
+            let slot = seek(&state, &Id::from(number)).slot;
+            put(&mut state, number, None);
+            put(&mut state, 1000 + number, Some(1));
+            assert_eq!(seek(&state, &Id::from(1000 + number)).slot, slot);
+        }
+        assert!(state.walk(ALL, &mut part).unwrap());
+        state.committed(cut);
+        let mut restored = counting();
+        let parts = if is_full { vec![part] } else { vec![base, part] };
+        restore(&mut restored, &parts, |_| true, 0).unwrap();
+        for number in 0..2000 {
+            let cursor = seek(&restored, &Id::from(number));
+            let was = (number < 100).then_some(number % 99);
+            let was = if number == 0 { Some(0) } else { was };
+            assert_eq!(restored.get(&cursor, COUNT).unwrap().copied(), was, "{number}");
+        }
+    }
 }
 
 #[test]
