@@ -29,6 +29,8 @@ pub(super) struct Cuts {
     pub(super) committed: u32,
     /// A cut that was taken and is neither committed nor abandoned.
     pending: Option<u32>,
+    /// Whether all of it was written.
+    is_written: bool,
     /// The last epoch of which tombstones were forgotten.
     lost: u32,
     /// By epoch.
@@ -320,7 +322,7 @@ impl FunctionState {
         }
         let cut = cuts.epoch;
         cuts.walk = Some(Walk::new(Range { since, cut }, columns));
-        cuts.pending = Some(cut);
+        (cuts.pending, cuts.is_written) = (Some(cut), false);
         cuts.epoch += 1;
         cut
     }
@@ -334,10 +336,11 @@ impl FunctionState {
         assert!(self.written.is_empty(), "an invocation is under way");
         let cuts = self.cuts.as_deref_mut().expect("cuts are kept");
         let Cuts { walk, scratch, tombstones, .. } = cuts;
-        let Some(open) = walk else { return Ok(true) };
+        let Some(open) = walk else { return Ok(cuts.is_written) };
         let on = Walked { addresses: &self.addresses, columns: &self.columns, tombstones };
         let done = open.go(budget, &on, scratch, out);
-        if !matches!(done, Ok(false)) {
+        cuts.is_written = matches!(done, Ok(true));
+        if cuts.is_written || done.is_err() {
             self.end_walk();
         }
         done.map_err(|failure| failure.named(|at| self.declared[at].name.clone().into_owned()))
@@ -355,7 +358,7 @@ impl FunctionState {
     /// A cut is durable that was written to its end. Deltas can follow it.
     pub(crate) fn committed(&mut self, cut: u32) {
         let cuts = self.cuts();
-        assert_eq!((cuts.pending, cuts.walk.is_none()), (Some(cut), true), "it was written");
+        assert_eq!((cuts.pending, cuts.is_written), (Some(cut), true), "it was written");
         (cuts.pending, cuts.committed) = (None, cut);
         cuts.forget_tombstones(|epoch| epoch <= cut);
     }

@@ -4,7 +4,7 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | what it says | a byte, see [`Tag`] |
+//! | what it says | a byte, the tag |
 //! | the number of its state in the list of [`StateHeader`]s that goes with it | varint |
 //! | the id of its address | varint 1 and the number, as a varint, if the id is one; else twice the length of its bytes, as a varint, and these |
 //! | its content | to the end |
@@ -15,9 +15,17 @@
 //! |---|---|
 //! | 1, a value | the deadline, if the state expires; the bytes of the value |
 //! | 2, an entry of a table | the deadline, if the state expires; the length of the key's bytes, varint; these; the bytes of the value |
-//! | 3, elements of a buffer | see [`Elements`] |
+//! | 3, elements of a buffer | see below |
 //! | 4, a value, a table or a buffer that is gone, whatever was in it | nothing |
 //! | 5, an entry of a table that is gone | the bytes of the key |
+//!
+//! Elements of a buffer have numbers, which never change. The content of their record is: the number of the
+//! first element that is not gone; if the state expires, what reading did to the deadlines, which is two
+//! deadlines: what has one after the first of these is seen until the second, if not longer; the number
+//! of the first element in this record; and then, to the end, runs of elements with one deadline: this,
+//! if the state expires, how many there are, and for each the length of its bytes and these. All numbers
+//! are varints. There may be no run, if only deadlines changed. Elements that are before those of a
+//! record are in the buffer already, or gone.
 //!
 //! A varint has seven bits a byte, the lowest first, and the highest bit of each byte says whether
 //! there are more. A deadline is a varint: milliseconds since the beginning of 1970 from which on

@@ -215,6 +215,7 @@ impl<D: FnMut(u64) -> u64> Program<D> {
         *if is_full { &mut self.seen.full_cuts } else { &mut self.seen.deltas } += 1;
         let mut cut = if is_full { vec![Vec::new(); FUNCTIONS] } else { self.chains.clone() };
         for (function, part) in parts.into_iter().enumerate() {
+            assert!(part.is_frugal(), "something is written twice");
             cut[function].push(part);
             self.check(function, &cut[function], &was[function])?;
         }
