@@ -19,7 +19,8 @@
 //!   capability for a white message is left once all workers and gates have taken it, and white
 //!   messages in flight are consumed: the frontier leaves every turn with a count below `k`. When
 //!   neither input can bring such a turn, nothing white can arrive, and the cut is complete as soon as
-//!   all of it has been handed over and written (STEP 6).
+//!   all of it has been handed over and written (STEP 6), and so has what left before it and is
+//!   [held](mod@crate::hold).
 //!
 //! One cut is open at a time: whoever announces waits until it is complete on all workers or gives it up.
 //! A worker that meets a count above that of its open cut abandons the open one, which somebody must
@@ -60,6 +61,7 @@ use crate::engine::{Engine, Pressure};
 use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
 use crate::handler::Handler;
+use crate::hold::{self, Hold, Link};
 use crate::holdings::Holdings;
 use crate::part::Work;
 use crate::positions::{AtCut, PositionOf, Positions};
@@ -247,6 +249,44 @@ where
     D: 'static,
     H: Handler<T>,
 {
+    build(scope, name, ingresses, config, cuts, None, handler)
+}
+
+/// Like [`keyed_loop`], and keeps what leaves the loop until the cut it belongs to is released.
+///
+/// No frontier passes the time of what is kept. A cut is complete only when what is kept and left before
+/// it has been [handed over](Hold::on_cut) on this worker.
+pub fn holding_loop<'scope, T, D, H>(
+    scope: Scope<'scope, T>,
+    name: &str,
+    ingresses: Vec<Ingress<'scope, T, D, H::Message>>,
+    config: LoopConfig,
+    cuts: Cuts<'scope, T>,
+    hold: Hold<T, H::Output>,
+    handler: H,
+) -> LoopParts<'scope, T, H>
+where
+    T: Timestamp,
+    D: 'static,
+    H: Handler<T>,
+{
+    build(scope, name, ingresses, config, Some(cuts), Some(hold), handler)
+}
+
+fn build<'scope, T, D, H>(
+    scope: Scope<'scope, T>,
+    name: &str,
+    ingresses: Vec<Ingress<'scope, T, D, H::Message>>,
+    config: LoopConfig,
+    cuts: Option<Cuts<'scope, T>>,
+    hold: Option<Hold<T, H::Output>>,
+    handler: H,
+) -> LoopParts<'scope, T, H>
+where
+    T: Timestamp,
+    D: 'static,
+    H: Handler<T>,
+{
     let config = config.bounded();
     let shared = Rc::new(Shared::new());
     let admitted = ProbeHandle::new();
@@ -291,7 +331,16 @@ where
             1 => gates.into_iter().next().expect("there is one"),
             _ => inner.concatenate(gates),
         };
-        let ends = LoopEnds { ingress, returned, heard, cuts, records, outputs, signals };
+        let (output, link) = match hold {
+            None => (output, None),
+            Some(hold) => {
+                let address = builder.operator_info().address;
+                let link = Rc::new(Link::of(inner.activator_for(address)));
+                let slice = config.cut_slice;
+                (hold::hold(inner, name, output, hold, slice, Rc::clone(&link)), Some(link))
+            }
+        };
+        let ends = LoopEnds { ingress, returned, heard, cuts, records, outputs, signals, link };
         build_loop(builder, ends, config, handler, Rc::clone(&shared), inner);
         (output.leave(scope), passed, ended.leave(scope))
     });
@@ -315,6 +364,8 @@ struct LoopEnds<'scope, T: Timestamp, H: Handler<T>> {
     records: Output<T, Vec<Record<T, H::Message>>>,
     outputs: Output<T, Vec<H::Output>>,
     signals: Output<T, Vec<Addressed<T, H::Failure>>>,
+    /// To what keeps the outputs.
+    link: Option<Rc<Link>>,
 }
 
 const RECORDS: usize = 0;
@@ -332,6 +383,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
     scope: Scope<'scope, LoopTime<T>>,
 ) {
     let (worker, peers) = (scope.index(), scope.peers());
+    let link = ends.link;
     let after = |hops| {
         let path = Product::new(Default::default(), Hops(hops));
         [RECORDS, OUTPUTS].map(|port| (port, Antichain::from_elem(path.clone())))
@@ -440,6 +492,10 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             });
             returned.for_each(|batch, records| {
                 let turn = batch.time().inner;
+                if turn.cuts > engine.cuts.taken() && engine.refused_on_arrival() {
+                    // What was refused before the cut belongs to it, and so does what came of it.
+                    emit(&mut engine.handler, &holdings, &mut outputs);
+                }
                 engine.take_cut(turn.cuts); // STEP 3
                 let hops = turn.hops + 1;
                 holdings.receive(&batch, Turn { cuts: turn.cuts, hops });
@@ -453,6 +509,9 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             #[cfg(not(test))]
             let after = Turn::after_cut(engine.cuts.taken());
             holdings.raise(after);
+            if let Some(link) = &link {
+                link.ask(engine.cuts.taken());
+            }
 
             if engine.refused_on_arrival() {
                 emit(&mut engine.handler, &holdings, &mut outputs);
@@ -495,7 +554,8 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
 
             // STEPS 4a, 4b and 6: a cut is complete when all of it is written and nothing white for it
             // can arrive.
-            let cut = engine.work_on_cut(lowest_count(frontiers));
+            let kept = link.as_ref().is_none_or(|link| link.is_written(engine.cuts.taken()));
+            let cut = engine.work_on_cut(lowest_count(frontiers), kept);
             if cut.completed {
                 shared.update(|stats| stats.cuts_complete += 1);
             }

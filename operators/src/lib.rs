@@ -7,6 +7,7 @@
 //!   flight, and nothing waits for it.
 //! * the loop's gates, which admit ingress as long as there is room: [`LoopHandle::ready`].
 //! * [`Decider`]: when cuts are taken, one at a time.
+//! * [`Hold`]: what leaves a loop is kept until its cut counts.
 //! * [`Demux`]: one stream into several, in order.
 //!
 //! These operators know times and keys. They have never heard of functions, files or networks; the
@@ -27,6 +28,7 @@ mod flow;
 mod gate;
 mod handle;
 mod handler;
+mod hold;
 mod holdings;
 mod keyed_loop;
 mod live_times;
@@ -44,7 +46,10 @@ pub use decider::{CutControl, Decider};
 pub use demux::Demux;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
-pub use keyed_loop::{Announcements, Cuts, Ingress, KeyedLoop, LoopParts, keyed_loop};
+pub use hold::{HeldBatch, Hold, HoldControl, LetGo};
+pub use keyed_loop::{
+    Announcements, Cuts, Ingress, KeyedLoop, LoopParts, holding_loop, keyed_loop,
+};
 pub use part::{Place, Places, Work};
 pub use positions::{AtCut, Positions};
 pub use restore::Restore;

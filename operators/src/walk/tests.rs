@@ -259,7 +259,7 @@ fn run(seed: u64, order: Order, totals: &mut Totals) {
         // Now and then nothing comes for a while but red messages.
         let lowest = (chance.below(3) > 0).then(|| cut - u64::from(cut > 0));
         let complete = engine.handler.complete;
-        let work = engine.work_on_cut(lowest.filter(|_| !over));
+        let work = engine.work_on_cut(lowest.filter(|_| !over), true);
         totals.popped += popped;
         totals.walked += engine.handler.handed_over.len() - before - popped;
         let seen = &engine.handler.handed_over;
