@@ -79,11 +79,14 @@ struct Program {
     seen: Seen,
 }
 
+/// The cut, time and records of a batch that a restored cut held.
+type Restored = (u64, u64, Vec<(u64, u64)>);
+
 fn build(
     worker: &mut Worker,
     shared: &Arc<Shared>,
     config: LoopConfig,
-    restored: Vec<(u64, u64, Vec<(u64, u64)>)>,
+    restored: Vec<Restored>,
 ) -> Program {
     let hold = HoldControl::new();
     let (written, seen) = (Seen::default(), Seen::default());
