@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use timely::dataflow::operators::{Input, Probe};
 use timely_statefun_operators::{Handler, KeyedLoop, LoopConfig, Outbox, Verdict};
@@ -36,8 +37,9 @@ impl Handler<u64> for Players {
 
 #[test]
 fn a_ball_that_never_rests_does_not_carry_an_earlier_time_round() {
-    // Steps that a loop may take to be done with a time; a hop takes a few.
-    const STEPS: usize = 200_000;
+    // Far more than a loop needs to be done with a time. Steps would be no measure: a worker makes any
+    // number of them while the other's thread does not run.
+    const LIMIT: Duration = Duration::from_secs(60);
     let going = Arc::new(AtomicBool::new(true));
     let guards = timely::execute(timely::Config::process(2), move |worker| {
         let going = Arc::clone(&going);
@@ -54,17 +56,18 @@ fn a_ball_that_never_rests_does_not_carry_an_earlier_time_round() {
             input.send(BALL);
         }
         input.advance_to(2);
-        let mut steps = 0;
+        let began = Instant::now();
         while probe.less_equal(&0) {
             worker.step();
-            steps += 1;
-            assert!(steps < STEPS, "time 0 was over long ago");
+            std::thread::yield_now();
+            assert!(began.elapsed() < LIMIT, "time 0 was over long ago");
         }
         let flies = probe.less_equal(&1);
         assert!(flies || !going.load(SeqCst), "passed the ball's time while it flew");
         // Whoever has seen enough ends the game for both.
         while handle.stats().sent_away < 100 && going.load(SeqCst) {
             worker.step();
+            std::thread::yield_now();
         }
         going.store(false, SeqCst);
         input.close();
