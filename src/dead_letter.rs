@@ -133,15 +133,25 @@ pub enum Reason {
     /// More waited on the worker than [`loop_bytes_hard`](crate::Limits::loop_bytes_hard) allows.
     #[error("more messages wait on this worker than its hard limit allows")]
     Full,
+    /// A record of an ingress that is [replayed](crate::Envelope::read_at) has no position.
+    #[error("a record of ingress \"{0}\" has no position, and the ingress is to be replayed")]
+    NoPosition(String),
+    /// A newer execution of the program has taken over its snapshots. Nothing that this one did since its
+    /// last durable cut counts.
+    #[error("{0}")]
+    Fenced(String),
+    /// What a snapshot holds cannot be restored.
+    #[error("the snapshot cannot be restored: {0}")]
+    NotRestored(String),
 }
 
-/// Why a program stopped: the address at which it happened, and what.
+/// Why a program stopped: the address at which it happened, if it is about one, and what.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize,
 )]
 pub struct Stopped {
-    /// Who could not handle a message.
-    pub address: Address,
+    /// Who could not handle a message; none if it is about the program's ingress or snapshots.
+    pub address: Option<Address>,
     /// Why.
     pub reason: Reason,
     /// The worker it happened on, out of all workers of all processes.
@@ -150,7 +160,11 @@ pub struct Stopped {
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stopped at \"{}\" on worker {}: {}", self.address, self.worker, self.reason)
+        let Stopped { address, reason, worker } = self;
+        match address {
+            Some(address) => write!(f, "stopped at \"{address}\" on worker {worker}: {reason}"),
+            None => write!(f, "stopped on worker {worker}: {reason}"),
+        }
     }
 }
 

@@ -46,7 +46,9 @@ pub use functions::{AtClose, Functions, Limits};
 pub use message::{Carries, Envelope, Mismatch};
 pub use placement::BINS;
 pub use retry::Retry;
-pub use snapshot::{SnapshotError, SnapshotInfo, SnapshotOptions, SnapshotStatus, SnapshotStore};
+pub use snapshot::{
+    RestoreFrom, SnapshotError, SnapshotInfo, SnapshotOptions, SnapshotStatus, SnapshotStore,
+};
 pub use table::TableSpec;
 pub use timely_statefun_operators::{LoopStats, Order, STOP_GRACE_STEPS, STOP_STEPS};
 pub use typed::{Typed, TypedMessage, TypedValue};

@@ -85,19 +85,43 @@ pub struct Envelope<M> {
     pub caller: Option<Address>,
     /// What it says.
     pub message: M,
+    /// Where in its source it was read, if that is known: a partition, and a position in it.
+    pub position: Option<(u64, u64)>,
 }
 
 impl<M> Envelope<M> {
     /// A message for `target` from nobody. [`FunctionType::message`](crate::FunctionType::message)
     /// makes one whose type is checked.
     pub fn new(target: Address, message: M) -> Self {
-        Envelope { target, caller: None, message }
+        Envelope { target, caller: None, message, position: None }
     }
 
     /// The same message from `caller`, whom the function can reply to.
     #[must_use]
     pub fn with_caller(mut self, caller: Address) -> Self {
         self.caller = Some(caller);
+        self
+    }
+
+    /// The same message, with where in its source it was read. Positions must rise within a partition, in
+    /// the order in which its messages come to one ingress of one worker; where several messages are made
+    /// of what was read, each needs a position of its own.
+    ///
+    /// ```
+    /// use timely_statefun::{Envelope, FunctionType};
+    ///
+    /// const PERSON: FunctionType<String> = FunctionType::new("example/person");
+    ///
+    /// let line = 17;
+    /// let ends: [Envelope<String>; 2] =
+    ///     [PERSON.message("Ada", "calls".to_owned()), PERSON.message("Ben", "is called".to_owned())];
+    /// let [caller, callee] = ends;
+    /// let ends = [caller.read_at(0, 2 * line), callee.read_at(0, 2 * line + 1)];
+    /// assert_eq!(ends[1].position, Some((0, 35)));
+    /// ```
+    #[must_use]
+    pub fn read_at(mut self, partition: u64, position: u64) -> Self {
+        self.position = Some((partition, position));
         self
     }
 }

@@ -284,7 +284,7 @@ fn a_failure_that_stops_leaves_no_trace_either() {
         let messages = steps.into_iter().map(|step| ACCOUNT.message(3, step)).collect();
         let (left, end) = run(|| functions(OnFailure::Stop), messages);
         let reason = reason_of(&failing).unwrap();
-        assert_eq!(end, Err(Stopped { address: ACCOUNT.at(3), reason, worker: 0 }));
+        assert_eq!(end, Err(Stopped { address: Some(ACCOUNT.at(3)), reason, worker: 0 }));
         assert!(left.steps.is_empty() && left.audited.is_empty() && left.letters.is_empty());
     }
 }

@@ -275,7 +275,8 @@ fn functions_that_fill_a_worker_stop() {
     let (handled, letters, end) = amplify(40, &limits);
     let stopped = end.expect_err("a tree of depth 40 fits nowhere");
     assert_eq!(stopped.reason, Reason::Full);
-    assert_eq!(stopped.address.function_type.as_str(), "bounds/node");
+    let address = stopped.address.expect("it is about an address");
+    assert_eq!(address.function_type.as_str(), "bounds/node");
     assert!(letters.is_empty());
     assert!((99..110).contains(&handled), "each adds one to what waits: {handled}");
 }

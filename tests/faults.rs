@@ -473,7 +473,7 @@ fn check(fault: &'static Fault, on_failure: OnFailure, workers: usize) {
     let reason = if on_failure == OnFailure::Stop {
         assert!(ran.letters.is_empty() && !counts.contains_key("last"));
         let stopped = ran.stopped.expect("it stops");
-        assert_eq!(stopped.address, GREETER.at("bad"));
+        assert_eq!(stopped.address, Some(GREETER.at("bad")));
         stopped.reason
     } else {
         assert_eq!(ran.stopped, None);

@@ -207,7 +207,7 @@ fn what_cannot_be_told_stops_the_program() {
                 asked.answer(1, Ok(7));
             }
             let stopped = handle.run(worker).unwrap_err();
-            assert_eq!(stopped.address, ASKER.at("a"));
+            assert_eq!(stopped.address, Some(ASKER.at("a")));
             assert!(probe.less_equal(&0), "what did not happen is not passed");
             stopped.reason
         })

@@ -116,7 +116,7 @@ fn assert_stopped(seen: &[Seen], failing: u64) {
     let workers = seen.len();
     let (address, worker) = (CHECKED.at(7), seen[0].0.worker);
     assert!(worker < workers);
-    let expected = Stopped { address, reason: reason(failing), worker };
+    let expected = Stopped { address: Some(address), reason: reason(failing), worker };
     let early: usize = seen.iter().map(|(_, early, _)| early).sum();
     assert_eq!(early, workers * (IDS * FAILING) as usize, "what was done before the stop left");
     for (stopped, _, failed) in seen {
@@ -142,6 +142,7 @@ fn a_failure_stops_every_worker_of_every_process() {
         for end in guards.join() {
             let (stopped, early, failed) = end.unwrap();
             let Stopped { address, reason, worker } = stopped;
+            let address = address.expect("it is about an address");
             cluster::report(format!("{worker}|{early}|{failed}|{address}|{reason}"));
         }
         return;
@@ -154,7 +155,7 @@ fn a_failure_stops_every_worker_of_every_process() {
             let words: Vec<_> = line.split('|').collect();
             let number = |at: usize| words[at].parse::<usize>().unwrap();
             assert_eq!(words[3..], ["stop/checked 7", &reason(ERROR).to_string()]);
-            let (address, reason, worker) = (CHECKED.at(7), reason(ERROR), number(0));
+            let (address, reason, worker) = (Some(CHECKED.at(7)), reason(ERROR), number(0));
             seen.push((Stopped { address, reason, worker }, number(1), number(2)));
         }
     }

@@ -104,7 +104,7 @@ fn model(input: Vec<(u64, Envelope<Call>)>) -> States {
     type Waiting = (Option<(String, timely_statefun::Id)>, Address, Call);
     let mut waiting: BTreeMap<(u64, u64), Vec<Waiting>> = BTreeMap::new();
     let caller = |address: &Address| (address.function_type.to_string(), address.id.clone());
-    for (time, Envelope { target, caller: from, message }) in input {
+    for (time, Envelope { target, caller: from, message, .. }) in input {
         let message = (from.as_ref().map(caller), target, message);
         waiting.entry((time, 0)).or_default().push(message);
     }

@@ -557,7 +557,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
 
     fn stop(&self, head: &Head, reason: Reason) -> Verdict {
         let worker = self.bound.worker;
-        Verdict::Stop(Stopped { address: self.names.target(head), reason, worker })
+        Verdict::Stop(Stopped { address: Some(self.names.target(head)), reason, worker })
     }
 
     fn give_up(&mut self, routed: Routed<M>, reason: Reason, attempts: u32, time: &T) -> Verdict {

@@ -109,7 +109,7 @@ impl Names {
 
     /// An ingress record on its way into the loop.
     pub(crate) fn route<M>(&mut self, envelope: Envelope<M>) -> Routed<M> {
-        let Envelope { target, caller, message } = envelope;
+        let Envelope { target, caller, message, .. } = envelope;
         let target_type = self.index(&target.function_type);
         let (caller_type, caller) = match caller {
             Some(caller) => (self.index(&caller.function_type), caller.id),

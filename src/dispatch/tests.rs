@@ -129,7 +129,7 @@ fn a_stop_names_address_reason_and_worker() {
     let (mut dispatcher, mut names) = dispatcher(OnFailure::Stop, u32::MAX);
     let (outcome, _) = deliver(&mut dispatcher, &mut names, COUNTER.message("a", -1), 0);
     let Verdict::Stop(stopped) = outcome else { panic!("it must stop") };
-    assert_eq!(stopped.address, COUNTER.at("a"));
+    assert_eq!(stopped.address, Some(COUNTER.at("a")));
     assert_eq!(
         stopped.to_string(),
         "stopped at \"test/counter a\" on worker 3: the function failed: below zero"

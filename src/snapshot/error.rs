@@ -1,17 +1,57 @@
 //! What can be wrong with a store of snapshots, or with what it holds.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dead_letter::chain;
 
 /// A store of snapshots failed, or holds something that cannot be used.
 ///
 /// The message names the file and the reason; what kind of error it is, is asked with the
 /// predicates. What the store itself said is the [`source`](StdError::source).
-#[derive(Clone, Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct SnapshotError(#[from] pub(super) Kind);
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotError {
+    pub(super) kind: Kind,
+    /// The cut of an older snapshot that is whole.
+    offered: Option<u64>,
+}
 
-#[derive(Clone, Debug, thiserror::Error)]
+impl From<Kind> for SnapshotError {
+    fn from(kind: Kind) -> Self {
+        SnapshotError { kind, offered: None }
+    }
+}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.kind, f)?;
+        match self.offered {
+            Some(cut) => write!(f, "; the newest snapshot that is whole is that of cut {cut}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for SnapshotError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// What a store said, and what caused that, as text: it is told on other workers as well.
+#[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
+#[error("{0}")]
+pub(super) struct Cause(String);
+
+impl Cause {
+    pub(super) fn of(error: &dyn StdError) -> Self {
+        Cause(chain(error))
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
 pub(super) enum Kind {
     #[error("the snapshot store \"{url}\" cannot be opened: {why}")]
     Url { url: String, why: String },
@@ -22,7 +62,7 @@ pub(super) enum Kind {
     #[error("\"{file}\" has format version {found}, and this program reads up to {known}")]
     NewerVersion { file: String, found: u32, known: u32 },
     #[error("\"{file}\" belongs to {what} \"{found}\", not to \"{expected}\"")]
-    Foreign { file: String, what: &'static str, found: String, expected: String },
+    Foreign { file: String, what: String, found: String, expected: String },
     #[error("execution {execution} is fenced: a newer execution wrote \"{file}\"")]
     Fenced { execution: u64, file: String },
     #[error("there is no snapshot of cut {cut}")]
@@ -31,14 +71,16 @@ pub(super) enum Kind {
     Refused { cut: u64, why: String },
     #[error("cut {cut} is abandoned")]
     Abandoned { cut: u64 },
+    #[error("the runtime has shut down")]
+    RuntimeGone,
     #[error("the store failed to {what} \"{file}\"")]
     Store {
-        what: &'static str,
+        what: String,
         file: String,
         /// Whether another attempt may succeed.
         passing: bool,
         #[source]
-        source: Arc<dyn StdError + Send + Sync>,
+        source: Cause,
     },
 }
 
@@ -51,60 +93,75 @@ impl SnapshotError {
         Kind::Missing { file: file.to_owned() }.into()
     }
 
+    /// The runtime ended before an answer came.
+    pub(crate) fn runtime_is_gone() -> Self {
+        Kind::RuntimeGone.into()
+    }
+
     /// The URL names no store that this program was built for, or one that cannot be opened.
     pub fn is_invalid_url(&self) -> bool {
-        matches!(self.0, Kind::Url { .. })
+        matches!(self.kind, Kind::Url { .. })
     }
 
     /// A file that should be there is not.
     pub fn is_missing(&self) -> bool {
-        matches!(self.0, Kind::Missing { .. })
+        matches!(self.kind, Kind::Missing { .. })
     }
 
     /// A file is not what was written: cut short, changed, or put in the place of another.
     pub fn is_damaged(&self) -> bool {
-        matches!(self.0, Kind::Damaged { .. })
+        matches!(self.kind, Kind::Damaged { .. })
     }
 
     /// A file was written by a newer version of this library, which must be used to read it.
     pub fn is_newer_version(&self) -> bool {
-        matches!(self.0, Kind::NewerVersion { .. })
+        matches!(self.kind, Kind::NewerVersion { .. })
     }
 
     /// The store belongs to another program, or to one that is built in another way.
     pub fn is_foreign(&self) -> bool {
-        matches!(self.0, Kind::Foreign { .. })
+        matches!(self.kind, Kind::Foreign { .. })
     }
 
     /// A newer execution has taken the store over. This one must stop; nothing of what it did since
     /// its last commit counts.
     pub fn is_fenced(&self) -> bool {
-        matches!(self.0, Kind::Fenced { .. })
+        matches!(self.kind, Kind::Fenced { .. })
     }
 
     /// There is no snapshot of the cut that was asked for.
     pub fn is_no_such_cut(&self) -> bool {
-        matches!(self.0, Kind::NoSuchCut { .. })
+        matches!(self.kind, Kind::NoSuchCut { .. })
     }
 
     /// A cut was to be committed that does not follow from what is committed.
     pub fn is_refused(&self) -> bool {
-        matches!(self.0, Kind::Refused { .. })
+        matches!(self.kind, Kind::Refused { .. })
     }
 
     /// What was asked for belongs to a cut that was given up.
     pub fn is_abandoned(&self) -> bool {
-        matches!(self.0, Kind::Abandoned { .. })
+        matches!(self.kind, Kind::Abandoned { .. })
     }
 
     /// The store itself failed: it cannot be reached, is out of space, or refuses access. What was
     /// asked of it may have happened nevertheless.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self.0, Kind::Store { .. })
+        matches!(self.kind, Kind::Store { .. })
+    }
+
+    /// The cut of the newest snapshot that is whole, where what was wanted is not. It is restored if it
+    /// is [asked for](crate::RestoreFrom).
+    pub fn offered(&self) -> Option<u64> {
+        self.offered
+    }
+
+    pub(super) fn offering(self, cut: Option<u64>) -> Self {
+        SnapshotError { offered: cut, ..self }
     }
 
     /// Whether the same may succeed when it is tried again.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self.0, Kind::Store { passing: true, .. })
+        matches!(self.kind, Kind::Store { passing: true, .. })
     }
 }

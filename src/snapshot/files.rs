@@ -15,7 +15,7 @@ use futures_util::stream::{self, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 
-use super::error::{Kind, SnapshotError};
+use super::error::{Cause, Kind, SnapshotError};
 use super::ground::Ground;
 use crate::retry::Retry;
 
@@ -252,6 +252,6 @@ fn failed(what: &'static str, file: &str, error: object_store::Error) -> Snapsho
             | NotSupported { .. }
             | UnknownConfigurationKey { .. }
     );
-    let (file, source) = (file.to_owned(), Arc::new(error));
-    Kind::Store { what, file, passing: !hopeless, source }.into()
+    let (what, file) = (what.to_owned(), file.to_owned());
+    Kind::Store { what, file, passing: !hopeless, source: Cause::of(&error) }.into()
 }

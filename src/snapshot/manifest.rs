@@ -94,6 +94,11 @@ impl Commit {
         self.chain.last().expect("a chain has its own cut").cut
     }
 
+    /// What is wrong with what it says, in the words of whoever reads that.
+    pub(crate) fn damaged(&self, why: impl Into<String>) -> SnapshotError {
+        SnapshotError::damaged(&slot_file(self.header.slot), why)
+    }
+
     /// Everything that must be read to restore it, in this order.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &PartEntry> {
         self.chain.iter().flat_map(|link| &link.parts)

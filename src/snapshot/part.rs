@@ -99,6 +99,11 @@ impl PartWriter {
         self.bytes += section.len() - before;
     }
 
+    /// How much was gathered since the last part.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether it is time to [`take`](Self::take) a part.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= self.bytes_most

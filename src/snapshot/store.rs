@@ -20,6 +20,7 @@ use super::ground::{Directory, Elsewhere, Ground};
 use super::log::{Keeping, Log};
 use super::manifest::{Commit, Entry, slot_file};
 use super::part::PartReader;
+use super::process::Processes;
 use super::restore::{Check, Found, Looking, Which, find, parts, whole};
 use super::survey::{Identity, Walk, slots};
 use super::uploads::Uploads;
@@ -95,6 +96,7 @@ pub struct SnapshotStore {
     url: String,
     files: Files,
     options: Arc<SnapshotOptions>,
+    pub(super) processes: Arc<Processes>,
 }
 
 /// A snapshot, as its manifest describes it.
@@ -152,7 +154,7 @@ impl SnapshotStore {
     ///
     /// If the URL names none of these, or the directory cannot be made.
     pub fn open(url: &str, options: SnapshotOptions) -> Result<Self, SnapshotError> {
-        let wrong = |why: String| SnapshotError(Kind::Url { url: url.to_owned(), why });
+        let wrong = |why: String| SnapshotError::from(Kind::Url { url: url.to_owned(), why });
         let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
         match parsed.scheme() {
             "file" => {
@@ -200,7 +202,8 @@ impl SnapshotStore {
     ) -> Self {
         let patience = Patience { retry: options.retry.clone(), attempt_max: options.attempt_max };
         let files = Files::new(objects, root, ground, patience);
-        SnapshotStore { url: url.to_owned(), files, options: Arc::new(options) }
+        let (options, processes) = (Arc::new(options), Arc::default());
+        SnapshotStore { url: url.to_owned(), files, options, processes }
     }
 
     /// The snapshots that count, newest first; in the place of one that cannot be read, why.

@@ -23,8 +23,9 @@ pub(crate) struct Identity {
 impl Identity {
     /// Whether an entry is of this program, and can be restored by it.
     pub(super) fn check(&self, header: &Header) -> Result<(), SnapshotError> {
-        let foreign = |what, found: String, expected: String| {
-            Kind::Foreign { file: slot_file(header.slot), what, found, expected }.into()
+        let foreign = |what: &str, found: String, expected: String| {
+            let (file, what) = (slot_file(header.slot), what.to_owned());
+            Kind::Foreign { file, what, found, expected }.into()
         };
         if header.program != self.program {
             return Err(foreign("program", header.program.clone(), self.program.clone()));

@@ -1,5 +1,6 @@
 //! The store of snapshots: its files, and what happens to it.
 
+mod begin;
 mod damage;
 mod execution;
 mod faulty;

@@ -218,7 +218,7 @@ fn a_newer_version_is_refused_by_name() {
         newer[12..16].copy_from_slice(&sum.to_le_bytes());
         let error = read(&file, &newer.into()).unwrap_err();
         assert!(error.is_newer_version(), "{error}");
-        assert!(matches!(&error.0, Kind::NewerVersion { found: 7, known: 1, .. }));
+        assert!(matches!(&error.kind, Kind::NewerVersion { found: 7, known: 1, .. }));
         assert_eq!(
             error.to_string(),
             format!("\"{file}\" has format version 7, and this program reads up to 1")

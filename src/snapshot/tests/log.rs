@@ -342,7 +342,10 @@ async fn a_store_of_another_program_is_refused() {
         assert!(found.skipped[0].1.is_foreign(), "{:?}", found.skipped);
         let error = store.claim(&other, &found, None, 0).await.err().unwrap();
         assert!(error.is_foreign(), "{error}");
-        assert!(matches!(&error.0, Kind::Foreign { file, .. } if *file == slot_file(2)), "{error}");
+        assert!(
+            matches!(&error.kind, Kind::Foreign { file, .. } if *file == slot_file(2)),
+            "{error}"
+        );
     }
     execution.take_cut().await.unwrap();
 }
