@@ -8,6 +8,8 @@
 //! * the loop's gates, which admit ingress as long as there is room: [`LoopHandle::ready`].
 //! * [`Decider`]: when cuts are taken, one at a time.
 //! * [`Hold`]: what leaves a loop is kept until its cut counts.
+//! * [`council`]: news between workers, beside the dataflow.
+//! * [`bulletin`]: a stream of what somebody says, with a frontier that they set.
 //! * [`Demux`]: one stream into several, in order.
 //!
 //! These operators know times and keys. They have never heard of functions, files or networks; the
@@ -18,7 +20,9 @@
 #![doc(html_root_url = "https://docs.rs/timely-statefun-operators")]
 
 mod batch;
+mod bulletin;
 mod config;
+mod council;
 mod cuts;
 mod decider;
 mod decisions;
@@ -41,7 +45,9 @@ mod turn;
 mod waker;
 mod walk;
 
+pub use bulletin::{Bulletin, bulletin};
 pub use config::{LoopConfig, Order};
+pub use council::{Council, council};
 pub use decider::{CutControl, Decider};
 pub use demux::Demux;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
