@@ -9,7 +9,7 @@ use timely::progress::{Antichain, Timestamp};
 
 use crate::handler::{Held, Weight};
 use crate::live_times::{LiveTimes, TimeIndex};
-use crate::part::Place;
+use crate::part::{Place, Places};
 use crate::record::{GateAddress, Record};
 use crate::stages::{Stage, Staged, Stages};
 
@@ -73,6 +73,11 @@ impl<T: Timestamp, M> Flow<T, M> {
         // In the order of time, what no message led to is a record.
         let record = waiting.put_off || (self.stages.is_some() && *inner == 0);
         Place { time: outer, depth: *inner, record }
+    }
+
+    /// Where something stands that is held.
+    pub(crate) fn place_of(&self, held: &Held) -> Place<'_, T> {
+        Places { times: &self.times }.of(held)
     }
 
     pub(crate) fn frontier(&self) -> &[T] {

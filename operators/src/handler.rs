@@ -150,7 +150,8 @@ pub trait Handler<T: Timestamp>: 'static {
     /// [written](Work::Done).
     ///
     /// What is changed before it was written must be written before it is changed. `places` tells
-    /// where things stand that are [held](Held).
+    /// where things stand that are [held](Held), as [`Outbox::place_of`] and [`Inbox::place_of`] do
+    /// whenever something changes.
     fn work_on_cut(&mut self, cut: u64, budget: usize, places: &Places<'_, T>) -> Work {
         let _ = (cut, budget, places);
         Work::Done
@@ -241,6 +242,12 @@ impl<T: Timestamp, M> Inbox<'_, T, M> {
         self.flow.time(held.time)
     }
 
+    /// Where something stands that is held: with it, what is about to change can be written into an open
+    /// cut first.
+    pub fn place_of(&self, held: &Held) -> Place<'_, T> {
+        self.flow.place_of(held)
+    }
+
     /// Keeps a time alive that is at or after one that is held, which stays held. The
     /// [frontier](Outbox::frontier) that handlers see waits for it no longer than for that one.
     ///
@@ -319,6 +326,12 @@ impl<T: Timestamp, M> Outbox<'_, T, M> {
     /// The time that is held.
     pub fn time_of(&self, held: &Held) -> &T {
         self.flow.time(held.time)
+    }
+
+    /// Where something stands that is held: with it, what is about to change can be written into an open
+    /// cut first.
+    pub fn place_of(&self, held: &Held) -> Place<'_, T> {
+        self.flow.place_of(held)
     }
 
     /// Brings in a message at a time that was held, to be handled before everything that waits here,

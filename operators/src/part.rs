@@ -44,9 +44,9 @@ pub struct Places<'a, T: Timestamp> {
     pub(crate) times: &'a LiveTimes<Stage<T>>,
 }
 
-impl<T: Timestamp> Places<'_, T> {
+impl<'a, T: Timestamp> Places<'a, T> {
     /// Where something stands that is held.
-    pub fn of(&self, held: &Held) -> Place<'_, T> {
+    pub fn of(&self, held: &Held) -> Place<'a, T> {
         let stage = self.times.time(held.time);
         Place { time: &stage.outer, depth: stage.inner, record: held.record }
     }

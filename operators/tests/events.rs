@@ -24,8 +24,8 @@ use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely::progress::Timestamp;
 use timely::worker::Worker;
 use timely_statefun_operators::{
-    Awaits, Handler, Held, Inbox, KeyedLoop, LoopConfig, LoopHandle, Order, Outbox, Place, Verdict,
-    Waker,
+    Awaits, Handler, Held, Inbox, KeyedLoop, LoopConfig, LoopHandle, Order, Outbox, Place, Places,
+    Verdict, Waker, Work,
 };
 
 /// A message: the worker it is for, its number, and what is to be done with it.
@@ -52,6 +52,10 @@ enum What {
     Expect,
     /// Is sent on to another worker, where it is noted.
     PassTo(u64),
+    /// Is sent once more to this worker, to do something else there.
+    Again(Box<What>),
+    /// Has noted where what is held under its number stands, and is noted.
+    PlaceOf,
 }
 
 fn note(number: u64) -> Message {
@@ -73,8 +77,13 @@ enum Command {
     Release(u64),
     /// Emits another number at the time.
     ReleaseEmitting(u64, u64),
+    /// Has noted where what is held under a number stands.
+    PlaceOf(u64),
     Fail(String),
 }
+
+/// Where something stood: its time, its depth, and whether it was a record.
+type Stood<T> = (T, u64, bool);
 
 /// What the test and the handler of one worker share.
 struct Desk<T> {
@@ -93,6 +102,9 @@ struct Desk<T> {
     /// Cuts that were taken, with the numbers of the messages that waited; and those complete.
     cuts: RefCell<Vec<(u64, Vec<u64>)>>,
     complete: RefCell<Vec<u64>>,
+    /// Where things stood that were held, by number, as it was seen while handling, while polling, and
+    /// for the last cut.
+    places: [RefCell<BTreeMap<u64, Stood<T>>>; 3],
 }
 
 impl<T: Timestamp> Desk<T> {
@@ -108,7 +120,13 @@ impl<T: Timestamp> Desk<T> {
             ingress: RefCell::default(),
             cuts: RefCell::default(),
             complete: RefCell::default(),
+            places: Default::default(),
         })
+    }
+
+    fn note_place(&self, seen: usize, number: u64, place: Place<'_, T>) {
+        let Place { time, depth, record } = place;
+        self.places[seen].borrow_mut().insert(number, (time.clone(), depth, record));
     }
 
     fn await_events(&self, events: bool) {
@@ -185,6 +203,14 @@ impl<T: Timestamp> Handler<T> for Station<T> {
                 outbox.send(Message { to, number, what: What::Note });
                 return Verdict::Done;
             }
+            What::Again(what) => {
+                outbox.send(Message { to: 0, number, what: *what });
+                return Verdict::Done;
+            }
+            What::PlaceOf => {
+                let held = self.desk.held.borrow();
+                self.desk.note_place(0, number, outbox.place_of(&held[&number]));
+            }
         }
         let (time, frontier) = (outbox.time().clone(), outbox.frontier().to_vec());
         self.desk.noted.borrow_mut().push((time.clone(), number, frontier));
@@ -215,6 +241,10 @@ impl<T: Timestamp> Handler<T> for Station<T> {
                     self.emitted.push((inbox.time_of(&held).clone(), emit));
                     inbox.release(held);
                 }
+                Command::PlaceOf(number) => {
+                    let held = self.desk.held.borrow();
+                    self.desk.note_place(1, number, inbox.place_of(&held[&number]));
+                }
                 Command::Fail(why) => return Err(why),
             }
         }
@@ -240,6 +270,13 @@ impl<T: Timestamp> Handler<T> for Station<T> {
         let (open, waiting) = cuts.last_mut().expect("it was taken");
         assert_eq!(*open, cut);
         waiting.push(message.number);
+    }
+
+    fn work_on_cut(&mut self, _: u64, _: usize, places: &Places<'_, T>) -> Work {
+        for (number, held) in &*self.desk.held.borrow() {
+            self.desk.note_place(2, *number, places.of(held));
+        }
+        Work::Done
     }
 
     fn complete_cut(&mut self, cut: u64) {
@@ -920,5 +957,40 @@ fn cuts_are_complete_while_times_are_held() {
             assert_eq!(left, [(0, 1), (0, 4), (0, 5), (5, 3)]);
         });
         guards.unwrap().join().into_iter().for_each(|end| end.unwrap());
+    }
+}
+
+/// What is held must be known wherever it may change, and is the same as a cut is told.
+#[test]
+fn where_something_stands_that_is_held_is_known_while_handling_and_while_polling() {
+    for order in [Order::Arrival, Order::Time] {
+        timely::execute_directly(move |worker| {
+            let Loop { desk, mut input, mut cuts, handle, .. } = build(worker, in_order(order));
+            let depth = u64::from(order == Order::Time);
+            input.advance_to(3);
+            input.send(message(1, What::PutOff { record: true }));
+            input.send(message(1, What::PlaceOf));
+            input.advance_to(5);
+            until(worker, "a record is put off", || desk.places[0].borrow().len() == 1);
+            desk.tell([Command::PlaceOf(1), Command::Release(1)]);
+            steps(worker);
+            // One deeper, and no record.
+            let again = |what| What::Again(Box::new(what));
+            input.send(message(2, again(What::PutOff { record: false })));
+            input.send(message(2, again(What::PlaceOf)));
+            input.advance_to(7);
+            until(worker, "a message is put off", || desk.places[0].borrow().len() == 2);
+            desk.tell([Command::PlaceOf(2)]);
+            cuts.send(1);
+            cuts.close();
+            steps(worker);
+            let expected = BTreeMap::from([(1, (3, 0, true)), (2, (5, depth, false))]);
+            assert_eq!(*desk.places[0].borrow(), expected, "{order:?}");
+            assert_eq!(*desk.places[1].borrow(), expected, "{order:?}");
+            assert_eq!(desk.places[2].borrow().get(&2), Some(&(5, depth, false)), "{order:?}");
+            desk.tell([Command::Release(2)]);
+            input.close();
+            handle.run(worker).unwrap();
+        });
     }
 }
