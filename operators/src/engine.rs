@@ -48,7 +48,10 @@ pub(crate) trait Ship<T: Timestamp, M> {
 /// Whether a worker has room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pressure<T> {
-    Full { up_to: Option<T> },
+    /// None, but for records up to a time, in `Ord`, that it cannot go on without.
+    Full {
+        up_to: Option<T>,
+    },
     Room,
 }
 
@@ -94,10 +97,10 @@ pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     arrived_from: Vec<usize>,
     /// How many such records make it worth telling.
     arrived_batch: usize,
-    /// Whether this worker has asked the gates to pause.
-    pausing: bool,
-    /// The ingress time up to which it has last told them to go on nevertheless.
-    paused_up_to: Option<T>,
+    /// Whether more waits than should.
+    too_much: bool,
+    /// What the gates were told last.
+    told: Pressure<T>,
     config: LoopConfig,
     /// Records for other workers are shipped when there are this many.
     away_batch: usize,
@@ -148,8 +151,8 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             arrived_from: vec![0; peers],
             arrived_batch: (config.loop_bytes_soft / 8 / size_of::<Record<T, H::Message>>())
                 .clamp(1, 4096),
-            pausing: false,
-            paused_up_to: None,
+            too_much: false,
+            told: Pressure::Room,
             config,
             away_batch,
         }
@@ -546,7 +549,8 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     }
 
     /// Whether this worker has just come to have too much waiting, or on its way to another worker,
-    /// or to have room again. A worker that is slow to step cannot say itself that it has no room.
+    /// or a handler that is full, or to have room again. A worker that is slow to step cannot say
+    /// itself that it has no room.
     ///
     /// Where the order is that of time, it also tells each time anew up to which ingress time it must
     /// be given records nevertheless: without those it could never go on.
@@ -554,21 +558,22 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         let under_way = self.flow.under_way.iter().copied().max().unwrap_or(0);
         let bytes = self.flow.bytes().max(under_way * size_of::<Record<T, H::Message>>());
         let soft = self.config.loop_bytes_soft;
-        let pausing = if self.pausing { bytes > soft / 4 * 3 } else { bytes > soft };
-        let changed = pausing != self.pausing;
-        self.pausing = pausing;
-        if !pausing {
-            return changed.then_some(Pressure::Room);
-        }
-        let up_to = self.flow.stages.as_ref().map(|stages| stages.first_time().cloned());
-        match up_to {
-            None => changed.then_some(Pressure::Full { up_to: None }),
-            Some(up_to) => (changed || up_to != self.paused_up_to).then(|| {
-                self.paused_up_to.clone_from(&up_to);
-                // With nothing that waits for its stage, what weighs is on its way: all may come.
-                up_to.map_or(Pressure::Room, |up_to| Pressure::Full { up_to: Some(up_to) })
-            }),
-        }
+        self.too_much = if self.too_much { bytes > soft / 4 * 3 } else { bytes > soft };
+        let full = self.handler.is_full();
+        let first = self.flow.stages.as_ref().map(|stages| stages.first_time());
+        let pressure = match first {
+            _ if !self.too_much && !full => Pressure::Room,
+            None => Pressure::Full { up_to: None },
+            Some(Some(first)) => Pressure::Full { up_to: Some(first.clone()) },
+            // With nothing that waits for its stage, a handler that is full needs no record.
+            Some(None) if full => Pressure::Full { up_to: None },
+            // What weighs is on its way: all may come.
+            Some(None) => Pressure::Room,
+        };
+        (pressure != self.told).then(|| {
+            self.told.clone_from(&pressure);
+            pressure
+        })
     }
 
     /// Whether anything can be handled now.

@@ -112,6 +112,16 @@ pub trait Handler<T: Timestamp>: 'static {
         None
     }
 
+    /// Whether this worker has no room for a reason that only the handler knows, such as an open cut that
+    /// takes much memory while whoever stores it is slow. Asked at the end of every activation.
+    ///
+    /// While it says so, the gates of all workers pause as they do above
+    /// [the soft limit](crate::LoopConfig::loop_bytes_soft); nothing in the loop is refused for it. It must
+    /// come to an end without any ingress, and the handler [wakes](Handler::connect) the loop then.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// Gives up a message that the loop itself made while it was over
     /// [its hard limit](crate::LoopConfig::loop_bytes_hard). The default panics: a handler that is
     /// used with a hard limit must say what becomes of the message.
