@@ -271,19 +271,18 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     ) -> Option<H::Failure> {
         for Record { time, from, message } in records.drain(..) {
             self.arrived_from[from as usize] += 1;
+            let depth = if self.flow.stages.is_some() { hops } else { 0 };
+            // Also what is refused: that happens after the cut, and so does what comes of it.
+            self.log(sender, Place { time: &time, depth, record: false }, &message);
             if self.flow.bytes() >= self.flow.bytes_hard {
                 self.refused_on_arrival = true;
                 if let Verdict::Stop(failure) = self.handler.refuse(message, &time) {
                     return Some(failure);
                 }
+            } else if self.flow.stages.is_some() {
+                self.flow.stage(Product::new(time, hops), None, message);
             } else {
-                let depth = if self.flow.stages.is_some() { hops } else { 0 };
-                self.log(sender, Place { time: &time, depth, record: false }, &message);
-                if self.flow.stages.is_some() {
-                    self.flow.stage(Product::new(time, hops), None, message);
-                } else {
-                    self.queue(time, message);
-                }
+                self.queue(time, message);
             }
         }
         None

@@ -150,7 +150,8 @@ pub trait Handler<T: Timestamp>: 'static {
     }
 
     /// A message that was sent before cut `cut` arrived after this worker took it: it belongs to
-    /// the cut as well, behind those that were [queued](Handler::queued).
+    /// the cut as well, behind those that were [queued](Handler::queued), whether it is about to be
+    /// handled or [refused](Handler::refuse).
     fn log(&mut self, cut: u64, place: Place<'_, T>, message: &Self::Message) {
         let _ = (cut, place, message);
     }

@@ -11,7 +11,7 @@
 //! * **A worker** takes `k` when it is told (STEP 2) or before it touches anything red for `k`
 //!   (STEP 3), whichever is first. So its state at that moment was caused by white messages only.
 //! * The cut then holds the state, what waits in the local queue, and, logged one by one (STEP 4),
-//!   every white message that arrives later. None of it is copied when the cut is taken: what waits is
+//!   every white message that arrives later, also one that is refused then. None of it is copied when the cut is taken: what waits is
 //!   marked, and handed over message by message before it is handled or in slices (STEP 4a), and so
 //!   does the handler with its state (STEP 4b). What a worker does after taking `k` it does with count
 //!   `k`, whoever caused it: no new white message arises once all have taken the cut.
