@@ -90,7 +90,7 @@ impl Handler<u64> for Chains {
         self.cut.lock().unwrap().logged.push(chain.start);
     }
 
-    fn complete_cut(&mut self, _: u64) {
+    fn complete_cut(&mut self, _: u64, _: &[u64]) {
         self.cut.lock().unwrap().complete_on += 1;
     }
 }

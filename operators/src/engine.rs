@@ -79,6 +79,8 @@ pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     pub(crate) cuts: Cuts,
     /// What waited in the queue when the open cut was taken.
     walk: Walk,
+    /// What leaves after the open cut and is caused here leaves at or after one of these.
+    complete: Antichain<T>,
     milestones: VecDeque<Milestone<T>>,
     /// Records that arrived from gates since the newest milestone.
     arrived: Vec<(GateAddress, usize)>,
@@ -139,6 +141,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             handler,
             cuts: Cuts::after(config.cuts_before),
             walk: Walk::default(),
+            complete: Antichain::new(),
             milestones: VecDeque::new(),
             arrived: Vec::new(),
             pushed: 0,
@@ -159,7 +162,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     }
 
     /// Takes cut `k` unless it was taken: the handler's state and what waits now are the cut's. Takes
-    /// the same time whatever waits.
+    /// the same time however much waits.
     pub(crate) fn take_cut(&mut self, k: u64) {
         let Some(taken) = self.cuts.take(k) else { return };
         if let Some(abandoned) = taken.abandoned {
@@ -168,6 +171,13 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         self.walk.begin(self.flow.queue.len());
         if let Some(stages) = &mut self.flow.stages {
             stages.begin_walk(k);
+        }
+        self.complete.clear();
+        for time in self.flow.times.minimal().iter().map(|stage| &stage.outer) {
+            self.complete.insert_ref(time);
+        }
+        for time in self.flow.ingress() {
+            self.complete.insert_ref(time);
         }
         self.handler.take_cut(k);
     }
@@ -196,7 +206,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             !self.walk.is_on() && !self.flow.stages.as_ref().is_some_and(Stages::walk_is_on);
         let completed = walked && kept_written && self.cuts.close(lowest).is_some();
         if completed {
-            self.handler.complete_cut(k);
+            self.handler.complete_cut(k, self.complete.elements());
         }
         CutWork { completed, more: more && !completed }
     }
@@ -293,6 +303,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     fn log(&mut self, sender: u64, place: Place<'_, T>, message: &H::Message) {
         if let Some(k) = self.cuts.white_for(sender) {
             self.handler.log(k, place, message);
+            self.complete.insert_ref(place.time);
             self.counts.logged += 1;
         }
     }

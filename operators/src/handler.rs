@@ -170,8 +170,14 @@ pub trait Handler<T: Timestamp>: 'static {
 
     /// Cut `cut` is complete on this worker: everything was handed over and written, and nothing that
     /// belongs to it can arrive any more.
-    fn complete_cut(&mut self, cut: u64) {
-        let _ = cut;
+    ///
+    /// `complete`, the elements of an antichain, is this worker's part in saying up to where the cut is
+    /// complete in time; only with those of all workers it means something. Then nothing that leaves the
+    /// loop after the cut leaves at a time that is not at or after one of them: what left at other times
+    /// left before the cut. It is empty when nothing can come any more, and from one cut to the next of a
+    /// program it never goes back.
+    fn complete_cut(&mut self, cut: u64, complete: &[T]) {
+        let _ = (cut, complete);
     }
 
     /// Cut `cut`, which was taken and not complete, will not be complete: a newer one is about to be

@@ -37,6 +37,31 @@
 //! Every message is in the cut exactly once: its effect is in the state of whoever handled it before
 //! taking the cut; or it waited in a queue; or it was logged; or it is red, and then its cause was
 //! handled after the cut and is in it by one of the first three.
+//!
+//! # What is complete at a cut
+//!
+//! With each cut `k`, a worker says how far it is complete: the times of all that is live on it when it
+//! takes `k` (what waits, what is held, what is kept for events), the ingress frontier that it has
+//! noted, and the time of each message that it logs. It is right that *what leaves the loop after `k`
+//! leaves at or after a time that some worker says*. For go back from what leaves to what caused it, to
+//! what caused that, and so on, as long as it is something that happened on a worker after it took `k`.
+//! On the way back, times stay or fall. It ends on some worker, and with one of these:
+//!
+//! * What was live there when it took `k`. The worker says its time.
+//! * A white message. It arrived after the worker took `k`, so it was logged.
+//! * A red record of a gate. It arrived after the worker took `k` (STEP 3), and an ingress frontier is at
+//!   or before all that arrives after it was seen. The noted one was seen earlier.
+//! * An event. Its time is an element of the ingress frontier that was noted by then, which is at or after
+//!   one of those noted when `k` was taken; or the last there was before ingress was over, if that is
+//!   kept. This is why the noted frontier counts, and not the one that can be seen when `k` is taken:
+//!   that ingress is over may be seen already while the last time there was is not kept yet.
+//!
+//! A red message from a worker is none of these: its sender had taken `k`. So only what all workers say
+//! counts, each for itself knows nothing of the others' live times. When none says anything, nothing can
+//! come any more.
+//!
+//! And what they say never goes back. What is live or logged at a later cut was so at `k`, or was caused
+//! after it, since nothing white for a complete cut is still on its way; and noted frontiers advance.
 
 use std::rc::Rc;
 use std::time::Instant;

@@ -180,7 +180,7 @@ impl<T: Timestamp> Handler<T> for BankOf<T> {
         Work::More
     }
 
-    fn complete_cut(&mut self, cut: u64) {
+    fn complete_cut(&mut self, cut: u64, _: &[T]) {
         assert!(self.bank.unwritten.is_empty(), "complete, and not written");
         self.bank.part(cut, |part| part.complete += 1);
     }

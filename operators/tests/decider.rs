@@ -87,7 +87,7 @@ impl<T: Timestamp> Handler<T> for Walkers {
         self.shared.taken.lock().unwrap().push((cut, self.worker));
     }
 
-    fn complete_cut(&mut self, cut: u64) {
+    fn complete_cut(&mut self, cut: u64, _: &[T]) {
         self.shared.complete.lock().unwrap().push(cut);
     }
 

@@ -279,7 +279,7 @@ impl<T: Timestamp> Handler<T> for Station<T> {
         Work::Done
     }
 
-    fn complete_cut(&mut self, cut: u64) {
+    fn complete_cut(&mut self, cut: u64, _: &[T]) {
         self.desk.complete.borrow_mut().push(cut);
     }
 }

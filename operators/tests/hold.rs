@@ -61,7 +61,7 @@ impl Handler<u64> for Echo {
         self.leaving.drain(..).for_each(|(time, output)| emitter(&time, output));
     }
 
-    fn complete_cut(&mut self, cut: u64) {
+    fn complete_cut(&mut self, cut: u64, _: &[u64]) {
         self.shared.complete.lock().unwrap().push(cut);
     }
 }

@@ -256,7 +256,7 @@ impl Handler<u64> for Bank {
         self.note(cut, |s| s.logged.entry(self.worker).or_default().push(message));
     }
 
-    fn complete_cut(&mut self, cut: u64) {
+    fn complete_cut(&mut self, cut: u64, _: &[u64]) {
         self.note(cut, |snapshot| snapshot.complete += 1);
     }
 }

@@ -138,7 +138,7 @@ impl Handler<u64> for Fickle {
         if self.units == 0 { Work::Done } else { Work::More }
     }
 
-    fn complete_cut(&mut self, cut: u64) {
+    fn complete_cut(&mut self, cut: u64, _: &[u64]) {
         assert_eq!(self.open.take(), Some(cut));
         assert_eq!(self.units, 0, "complete, and not written");
         self.complete += 1;
