@@ -1,31 +1,32 @@
-//! Decides when a loop takes its cuts, and announces them.
+//! Decides when loops take their cuts, and announces them.
 //!
 //! There is one on every worker, and that of worker 0 decides. It tells the gates and loops of all
 //! workers over a stream that is connected to none of their outputs, so no frontier that a program
-//! looks at waits for it, and nothing else does. Its own inputs are streams without records: the gates'
-//! says by its frontier that all ingress has closed, the loop's that the loop is over. It keeps the
-//! dataflow going until the last cut, taken when all is over, is committed or given up.
+//! looks at waits for it, and nothing else does. It has no inputs: the [loops](mod@crate::members) tell it
+//! on its own worker when all ingress has closed and when all of them are over. It keeps the dataflow
+//! going until the last cut, taken when all is over, is committed or given up.
 
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::Scope;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::{Scope, Stream};
 use timely::progress::{Antichain, Timestamp};
 
+use crate::announcements::Cuts;
 use crate::decisions::{Decisions, Told};
-use crate::keyed_loop::Announcements;
+use crate::members::Members;
 use crate::waker::{Alarm, Waker};
 
-/// Decides when a [keyed loop](crate::KeyedLoop) takes its cuts.
+/// Decides when [keyed loops](crate::KeyedLoop) take their cuts.
 ///
-/// A cut is announced on an interval, on [request](CutControl::request), once when all ingress has
-/// closed, and once when the loop is over, unless those are one. The next is never announced before
-/// somebody said what became of the one before, or its deadline passed. The dataflow does not end
-/// before that is so of the last.
+/// A cut is announced on an interval, on [request](CutControl::request), once when all ingress of all
+/// loops has closed, and once when all loops are over, unless those are one. The next is never announced
+/// before somebody said what became of the one before, or its deadline passed. The dataflow does not end
+/// before that is so of the last. If one of the loops stops, nothing more is announced.
 ///
 /// Every worker needs one, with the same settings. What is set on worker 0 counts.
 #[derive(Debug)]
@@ -135,75 +136,56 @@ impl CutControl {
     }
 }
 
-/// A decider that has its output and not yet its inputs, which depend on it.
-pub(crate) struct Deciding<'scope, T: Timestamp> {
-    builder: OperatorBuilder<'scope, T>,
-    output: timely::dataflow::channels::pushers::Output<T, Vec<u64>>,
-    decider: Decider,
-    scope: Scope<'scope, T>,
-}
-
 impl Decider {
-    /// Numbers no cut like one that was taken before.
-    pub(crate) fn first_after(mut self, taken: u64) -> Self {
-        self.first = self.first.max(taken + 1);
-        self
-    }
-
-    /// Begins to build the decider of this worker.
-    pub(crate) fn begin<'scope, T: Timestamp>(
+    /// Builds the decider of this worker. What it gives is for all loops of this dataflow that are to take
+    /// its cuts. Without any it ends at once.
+    ///
+    /// Cuts are numbered above all that one of them [has taken before](crate::LoopConfig::cuts_before).
+    ///
+    /// # Panics
+    ///
+    /// On worker 0, if its control has a decider.
+    pub fn announce<'scope, T: Timestamp>(
         self,
         scope: Scope<'scope, T>,
         name: &str,
-    ) -> (Announcements<'scope, T>, Deciding<'scope, T>) {
+    ) -> Cuts<'scope, T> {
         let mut builder = OperatorBuilder::new(format!("Decider [{name}]"), scope);
         let unconnected = Vec::<(usize, Antichain<_>)>::new();
-        let (output, announcements) = builder.new_output_connection(unconnected);
-        (announcements, Deciding { builder, output, decider: self, scope })
-    }
-}
-
-impl<'scope, T: Timestamp> Deciding<'scope, T> {
-    /// Goes on building: the frontier of `admitted` says that ingress has closed, that of `ended` that
-    /// the loop is over, and `stopped` that it has stopped.
-    pub(crate) fn finish(
-        self,
-        admitted: Stream<'scope, T, Vec<()>>,
-        ended: Stream<'scope, T, Vec<()>>,
-        stopped: impl Fn() -> bool + 'static,
-    ) {
-        let Deciding { mut builder, output, decider, scope } = self;
-        let unconnected = Vec::<(usize, Antichain<_>)>::new();
+        let (output, announced) = builder.new_output_connection(unconnected);
         let mut output: OutputBuilder<T, CapacityContainerBuilder<Vec<u64>>> =
             OutputBuilder::from(output);
-        // No records come through either.
-        let _admitted = builder.new_input_connection(admitted, Pipeline, unconnected.clone());
-        let _ended = builder.new_input_connection(ended, Pipeline, unconnected);
         let address = builder.operator_info().address;
-        let decides = scope.index() == 0;
+        if scope.index() != 0 {
+            builder.build(|_| |_| ());
+            return Cuts::decided(announced, None);
+        }
         let waker = Waker::new(scope.worker().sync_activator_for(address.to_vec()));
+        let members = Members::of(scope.activator_for(address.clone()));
         let mut alarm = Alarm::new(scope.activator_for(address));
+        let Decider { interval, deadline, first, control } = self;
+        assert!(
+            control.shared.waker.set(waker.clone()).is_ok(),
+            "a control of cuts belongs to one decider"
+        );
+        let loops = Rc::clone(&members);
         builder.build(move |mut born| {
-            // Held until the last cut is over, and only by whoever decides.
-            let mut announcing = born.pop().filter(|_| decides);
-            let Decider { interval, deadline, first, control } = decider;
-            if decides && control.shared.waker.set(waker.clone()).is_err() {
-                panic!("a control of cuts belongs to one decider");
-            }
+            // Held until the last cut is over.
+            let mut announcing = born.pop();
             let mut decisions = Decisions::new(interval, deadline, first, Instant::now());
-            move |frontiers| {
+            move |_| {
                 waker.clear();
                 let Some(capability) = &announcing else { return };
-                if stopped() {
-                    // Nothing more comes of any cut.
+                if loops.are_done_for() {
                     announcing = None;
                     return;
                 }
+                decisions.skip(loops.taken());
                 let told = control.state(|state| std::mem::take(&mut state.told));
                 told.into_iter().for_each(|told| decisions.hear(told));
                 let now = Instant::now();
-                let (closed, ended) = (frontiers[0].is_empty(), frontiers[1].is_empty());
-                if let Some(cut) = decisions.decide(now, closed, ended) {
+                let (closed, over) = (loops.have_closed(), loops.are_over());
+                if let Some(cut) = decisions.decide(now, closed, over) {
                     output.activate().session(capability).give(cut);
                 }
                 control.state(|state| state.open = decisions.open());
@@ -214,5 +196,6 @@ impl<'scope, T: Timestamp> Deciding<'scope, T> {
                 }
             }
         });
+        Cuts::decided(announced, Some(members))
     }
 }

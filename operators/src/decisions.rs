@@ -1,7 +1,7 @@
 //! When to take a cut, as a state machine that is told the time.
 //!
 //! A cut is due when the interval is over, when somebody asked for one, when all ingress has closed, and
-//! when the loop is over and something may have happened since the last. It is decided as soon as none
+//! when the loops are over and something may have happened since the last. It is decided as soon as none
 //! is open. An open one is over when somebody says that it is committed or abandoned, or when its time
 //! is up.
 
@@ -30,7 +30,7 @@ pub(crate) struct Decisions {
     requested: bool,
     /// Whether there was a cut since ingress closed.
     cut_closed: bool,
-    /// Whether there was a cut since the loop was over.
+    /// Whether there was a cut since the loops were over.
     cut_ended: bool,
 }
 
@@ -53,6 +53,11 @@ impl Decisions {
         }
     }
 
+    /// Numbers no cut like one that was taken before.
+    pub(crate) fn skip(&mut self, taken: u64) {
+        self.next = self.next.max(taken + 1);
+    }
+
     pub(crate) fn hear(&mut self, told: Told) {
         match told {
             Told::Request => self.requested = true,
@@ -68,7 +73,7 @@ impl Decisions {
     }
 
     /// The cut to announce now, if one is due. `closed` says that all ingress has closed, `ended` that
-    /// the loop is over.
+    /// the loops are over.
     pub(crate) fn decide(&mut self, now: Instant, closed: bool, ended: bool) -> Option<u64> {
         self.open.take_if(|(_, since)| now.duration_since(*since) >= self.deadline);
         if self.open.is_some() {
@@ -76,7 +81,7 @@ impl Decisions {
         }
         let elapsed =
             self.interval.is_some_and(|interval| now.duration_since(self.last) >= interval);
-        // Once the loop is over, nothing happens that another cut could hold.
+        // Once the loops are over, nothing happens that another cut could hold.
         let due = if ended {
             !self.cut_ended
         } else {

@@ -71,7 +71,6 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
-use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Concatenate, Enter, Leave};
 use timely::dataflow::{Scope, Stream};
 use timely::order::Product;
@@ -79,15 +78,16 @@ use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
 use timely::progress::{Antichain, Timestamp};
 
+use crate::announcements::Cuts;
 use crate::batch::Batch;
 use crate::config::{LoopConfig, Order};
-use crate::decider::Decider;
 use crate::engine::{Engine, Pressure};
 use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
 use crate::handler::Handler;
 use crate::hold::{self, Hold, Link};
 use crate::holdings::Holdings;
+use crate::members::Member;
 use crate::part::Work;
 use crate::positions::{AtCut, PositionOf, Positions};
 use crate::record::{Addressed, Admitted, Record, Signal};
@@ -151,32 +151,6 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
 impl<T: Timestamp, D, M> std::fmt::Debug for Ingress<'_, T, D, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ingress").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// The numbers of cuts to take, from whoever decides. They must rise; a number already passed is
-/// ignored. Records are wanted from one worker only and reach all. A cut that is not complete on every
-/// worker when the next is announced is abandoned where it is not.
-pub type Announcements<'scope, T> = Stream<'scope, T, Vec<u64>>;
-
-/// Who says when a loop takes a cut.
-#[derive(Debug)]
-pub enum Cuts<'scope, T: Timestamp> {
-    /// A stream of the program's own. Cuts end with the program: nothing waits for the last.
-    Announced(Announcements<'scope, T>),
-    /// A decider, which is built with the loop.
-    Decided(Decider),
-}
-
-impl<'scope, T: Timestamp> From<Announcements<'scope, T>> for Cuts<'scope, T> {
-    fn from(announcements: Announcements<'scope, T>) -> Self {
-        Cuts::Announced(announcements)
-    }
-}
-
-impl<T: Timestamp> From<Decider> for Cuts<'_, T> {
-    fn from(decider: Decider) -> Self {
-        Cuts::Decided(decider)
     }
 }
 
@@ -315,17 +289,10 @@ where
     let config = config.bounded();
     let shared = Rc::new(Shared::new());
     let admitted = ProbeHandle::new();
-    let (cuts, deciding) = match cuts {
-        None => (None, None),
-        Some(Cuts::Announced(cuts)) => (Some(cuts), None),
-        Some(Cuts::Decided(decider)) => {
-            let (cuts, deciding) = decider.first_after(config.cuts_before).begin(scope, name);
-            (Some(cuts), Some(deciding))
-        }
-    };
-    let cuts = cuts.map(Broadcast::broadcast);
+    let (cuts, member) = cuts.map(|cuts| cuts.join(config.cuts_before)).unzip();
+    let member = member.flatten();
     let region = format!("Loop scope [{name}]");
-    let (output, passed, ended) = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {
+    let output = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {
         let cuts = cuts.map(|cuts| cuts.enter(inner));
         // The loop's outputs come first: its records return to itself and its signals go to gates.
         let mut builder = OperatorBuilder::new(format!("Loop [{name}]"), inner);
@@ -334,7 +301,6 @@ where
         let (outputs, output) = builder.new_output_connection(none());
         let (signals, heard) =
             builder.new_output_connection::<Vec<Addressed<T, H::Failure>>, _>(none());
-        let (_, ended) = builder.new_output_connection::<Vec<()>, _>(none());
 
         let gates = ingresses.into_iter().enumerate().map(|(number, ingress)| {
             let parts = GateParts {
@@ -349,9 +315,10 @@ where
                 cuts: cuts.clone(),
             };
             let (records, passed) = gate::<T, D, H>(inner, parts, &config, &shared);
-            (records, passed.leave(scope).probe_with(&admitted))
+            passed.leave(scope).probe_with(&admitted);
+            records
         });
-        let (gates, passed): (Vec<_>, Vec<_>) = gates.unzip();
+        let gates: Vec<_> = gates.collect();
         let ingress = match gates.len() {
             1 => gates.into_iter().next().expect("there is one"),
             _ => inner.concatenate(gates),
@@ -365,15 +332,11 @@ where
                 (hold::hold(inner, name, output, hold, slice, Rc::clone(&link)), Some(link))
             }
         };
-        let ends = LoopEnds { ingress, returned, heard, cuts, records, outputs, signals, link };
+        let ends =
+            LoopEnds { ingress, returned, heard, cuts, records, outputs, signals, link, member };
         build_loop(builder, ends, config, handler, Rc::clone(&shared), inner);
-        (output.leave(scope), passed, ended.leave(scope))
+        output.leave(scope)
     });
-    if let Some(deciding) = deciding {
-        let shared = Rc::clone(&shared);
-        let stopped = move || shared.stopped.borrow().is_some();
-        deciding.finish(scope.concatenate(passed), ended, stopped);
-    }
     let dataflow = scope.addr()[0];
     (output, LoopHandle { shared, admitted, dataflow })
 }
@@ -391,6 +354,8 @@ struct LoopEnds<'scope, T: Timestamp, H: Handler<T>> {
     signals: Output<T, Vec<Addressed<T, H::Failure>>>,
     /// To what keeps the outputs.
     link: Option<Rc<Link>>,
+    /// To the decider, on its worker.
+    member: Option<Member<T>>,
 }
 
 const RECORDS: usize = 0;
@@ -408,7 +373,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
     scope: Scope<'scope, LoopTime<T>>,
 ) {
     let (worker, peers) = (scope.index(), scope.peers());
-    let link = ends.link;
+    let (link, member) = (ends.link, ends.member);
     let after = |hops| {
         let path = Product::new(Default::default(), Hops(hops));
         [RECORDS, OUTPUTS].map(|port| (port, Antichain::from_elem(path.clone())))
@@ -426,7 +391,8 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
     builder.set_notify_for(2, FrontierInterest::Never);
     let mut announcements = ends.cuts.map(|cuts| {
         let input = builder.new_input_connection(cuts, Pipeline, unconnected);
-        builder.set_notify_for(3, FrontierInterest::Never);
+        // That no more will come ends the loop, if nothing else keeps it.
+        builder.set_notify_for(3, FrontierInterest::IfCapability);
         input
     });
 
@@ -445,9 +411,8 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
         let mut engine = Engine::new(handler, config, worker, peers);
         engine.handler.connect(waker.clone());
         // Signals concern no time in particular, and no frontier that anybody looks at depends on
-        // them: one capability serves until the loop is over, and so does one that says it is not.
-        let going_on = born.pop();
-        let mut signalling = born.pop().zip(going_on);
+        // them: one capability serves until the loop is over and takes no more cuts.
+        let mut signalling = born.pop();
         // The others follow the ingress frontier, so that events can happen that no record causes.
         let mut holdings = Holdings::<T, 2>::born(born, order);
         let mut idle_since: Option<Instant> = None;
@@ -480,6 +445,9 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 if !shared.stop_seen.get() {
                     activator.activate();
                 }
+                if let Some(member) = &member {
+                    member.stop();
+                }
                 return;
             }
             // STEP 0: what a restored cut held comes before all else.
@@ -489,7 +457,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                     Ok(Work::More) => return activator.activate(),
                     Ok(Work::Waiting) => return,
                     Err(failure) => {
-                        if let Some((capability, _)) = &signalling {
+                        if let Some(capability) = &signalling {
                             let mut output = signals.activate();
                             let mut session = output.session(capability);
                             let give = |told| session.give(told);
@@ -563,7 +531,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 engine.handler.flush();
             }
             emit(&mut engine.handler, &holdings, &mut outputs);
-            if let Some((capability, _)) = &signalling {
+            if let Some(capability) = &signalling {
                 let mut output = signals.activate();
                 let mut session = output.session(capability);
                 tell(&mut engine, worker, peers, failure.as_ref(), |told| session.give(told));
@@ -584,8 +552,15 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             if cut.completed {
                 shared.update(|stats| stats.cuts_complete += 1);
             }
+            // On all workers: for whatever is live on one of them, it holds what port 1 waits for.
             let over = frontiers[..2].iter().all(|frontier| frontier.is_empty());
-            if over && engine.is_empty() && !engine.cut_is_open() {
+            let over = over && engine.is_empty();
+            if let Some(member) = &member {
+                member.note(&engine.flow.ingress, over);
+            }
+            // A handler may fail as long as there are cuts to take, and others must hear of it.
+            let cuts_are_over = frontiers.get(3).is_none_or(|frontier| frontier.is_empty());
+            if over && cuts_are_over && !engine.cut_is_open() {
                 signalling = None;
             }
             alarm.set(awaits.poll_after);

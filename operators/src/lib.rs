@@ -19,6 +19,7 @@
 //! work for, so that batches stay large however many ingress times are alive.
 #![doc(html_root_url = "https://docs.rs/timely-statefun-operators")]
 
+mod announcements;
 mod batch;
 mod bulletin;
 mod config;
@@ -36,6 +37,7 @@ mod hold;
 mod holdings;
 mod keyed_loop;
 mod live_times;
+mod members;
 mod part;
 mod positions;
 mod record;
@@ -46,6 +48,7 @@ mod waker;
 mod walk;
 
 pub use bulletin::{Bulletin, bulletin};
+pub use announcements::{Announcements, Cuts};
 pub use config::{LoopConfig, Order};
 pub use council::{Council, council};
 pub use decider::{CutControl, Decider};
@@ -53,9 +56,7 @@ pub use demux::Demux;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
 pub use hold::{HeldBatch, Hold, HoldControl, LetGo};
-pub use keyed_loop::{
-    Announcements, Cuts, Ingress, KeyedLoop, LoopParts, holding_loop, keyed_loop,
-};
+pub use keyed_loop::{Ingress, KeyedLoop, LoopParts, holding_loop, keyed_loop};
 pub use part::{Place, Places, Work};
 pub use positions::{AtCut, Positions};
 pub use restore::Restore;

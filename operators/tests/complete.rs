@@ -229,8 +229,9 @@ fn run<T: Times>(workers: usize, order: Order, seed: u64) -> Run<T> {
                 order,
                 ..LoopConfig::default()
             };
+            let cuts = decider.announce(scope, "wanderers");
             let (out, handle) =
-                keyed_loop(scope, "wanderers", ingress, config, Some(decider.into()), wanderers);
+                keyed_loop(scope, "wanderers", ingress, config, Some(cuts), wanderers);
             out.inspect_time(move |time, cuts| {
                 seen.left.lock().unwrap().push((*cuts, time.clone()));
             });

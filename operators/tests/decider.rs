@@ -128,7 +128,7 @@ fn build(
     decider: impl FnOnce(Decider) -> Decider,
 ) -> Program {
     let walkers = Walkers { worker: worker.index(), shared: Arc::clone(shared) };
-    let cuts = decider(Decider::new(&shared.control));
+    let decider = decider(Decider::new(&shared.control));
     worker.dataflow(|scope| {
         let mut inputs = Vec::new();
         let ingresses = (0..ingresses).map(|number| {
@@ -138,8 +138,8 @@ fn build(
         });
         let ingresses: Vec<_> = ingresses.collect();
         let config = LoopConfig::default();
-        let (out, handle) =
-            keyed_loop(scope, "walkers", ingresses, config, Some(cuts.into()), walkers);
+        let cuts = decider.announce(scope, "walkers");
+        let (out, handle) = keyed_loop(scope, "walkers", ingresses, config, Some(cuts), walkers);
         Program { inputs, probe: out.probe().0, handle }
     })
 }
@@ -351,12 +351,13 @@ fn ingress_times_play_no_part() {
     everywhere(|worker, shared| {
         let (index, peers) = (worker.index(), worker.peers());
         let walkers = Walkers { worker: index, shared: Arc::clone(shared) };
-        let cuts = Decider::new(&shared.control);
+        let decider = Decider::new(&shared.control);
         let ((mut input, now), probe) = worker.dataflow::<Pair, _, _>(|scope| {
             let (input, stream) = scope.new_unordered_input::<Message>();
             let ingress = vec![Ingress::new("pairs", stream, |message| message)];
             let config = LoopConfig::default();
-            let (out, _) = keyed_loop(scope, "pairs", ingress, config, Some(cuts.into()), walkers);
+            let cuts = Some(decider.announce(scope, "pairs"));
+            let (out, _) = keyed_loop(scope, "pairs", ingress, config, cuts, walkers);
             (input, out.probe().0)
         });
         let number = index as u64;

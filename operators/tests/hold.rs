@@ -110,8 +110,8 @@ fn build(
     worker.dataflow(|scope| {
         let (input, stream) = scope.new_input::<Vec<Message>>();
         let ingress = vec![Ingress::new("echo", stream, |message| message)];
-        let (out, handle) =
-            holding_loop(scope, "echo", ingress, config, decider.into(), holding, echo);
+        let cuts = decider.announce(scope, "echo");
+        let (out, handle) = holding_loop(scope, "echo", ingress, config, cuts, holding, echo);
         // Not `inspect`, which sorts what it finds by time.
         let out =
             out.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "see", |_, _| {

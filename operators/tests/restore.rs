@@ -329,7 +329,7 @@ fn run(config: timely::Config, threads: u64, from: &Snapshot, cuts: u64) -> Outc
                 order: Order::Arrival,
                 ..LoopConfig::default()
             };
-            let decider = (cuts > 0).then(|| decider.into());
+            let decider = (cuts > 0).then(|| decider.announce(scope, "bank"));
             let (out, handle) = keyed_loop(scope, "bank", vec![ingress], config, decider, bank);
             let out = out.inspect(move |(before, amount)| {
                 counted.fetch_add(*amount, SeqCst);

@@ -1,0 +1,63 @@
+//! How gates and loops learn which cuts to take.
+//!
+//! The numbers come over a stream that reaches all workers and is connected to none of their outputs, so
+//! no frontier that a program looks at waits for it.
+
+use std::rc::Rc;
+
+use timely::dataflow::Stream;
+use timely::dataflow::operators::vec::Broadcast;
+use timely::progress::Timestamp;
+
+use crate::members::{Member, Members};
+
+/// The numbers of cuts to take, from whoever decides. They must rise; a number already passed is
+/// ignored. Records are wanted from one worker only and reach all. A cut that is not complete on every
+/// worker when the next is announced is abandoned where it is not.
+pub type Announcements<'scope, T> = Stream<'scope, T, Vec<u64>>;
+
+/// The cuts that loops take: those that a [decider announces](crate::Decider::announce), or those of a
+/// stream of the program's own.
+///
+/// Any number of loops of one dataflow may be given the same. Each has a line of its own for a cut: what
+/// has left one loop on its way into another may be in the cut of neither.
+pub struct Cuts<'scope, T: Timestamp> {
+    /// Reaches all workers.
+    announced: Announcements<'scope, T>,
+    /// The loops, where a decider waits for them.
+    members: Option<Rc<Members<T>>>,
+}
+
+impl<'scope, T: Timestamp> Cuts<'scope, T> {
+    /// Those of a decider, which is told by `members`, where it decides, how far their loops are.
+    pub(crate) fn decided(
+        announced: Announcements<'scope, T>,
+        members: Option<Rc<Members<T>>>,
+    ) -> Self {
+        Cuts { announced: announced.broadcast(), members }
+    }
+
+    /// What a loop needs that has taken cuts before, the last with this number.
+    pub(crate) fn join(self, taken: u64) -> (Announcements<'scope, T>, Option<Member<T>>) {
+        (self.announced, self.members.map(|members| members.join(taken)))
+    }
+}
+
+/// With these, cuts end with the program: nothing waits for the last.
+impl<'scope, T: Timestamp> From<Announcements<'scope, T>> for Cuts<'scope, T> {
+    fn from(announcements: Announcements<'scope, T>) -> Self {
+        Cuts { announced: announcements.broadcast(), members: None }
+    }
+}
+
+impl<T: Timestamp> Clone for Cuts<'_, T> {
+    fn clone(&self) -> Self {
+        Cuts { announced: self.announced.clone(), members: self.members.clone() }
+    }
+}
+
+impl<T: Timestamp> std::fmt::Debug for Cuts<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cuts").field("decided", &self.members.is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! The loops that take a decider's cuts, on the worker that decides: how far each has come.
+//!
+//! A loop tells here what the frontiers of its operator say, which are those of all workers. So the
+//! decider needs no input, and any number of loops can be built after it. Nothing is decided here.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use timely::progress::{Antichain, Timestamp};
+use timely::scheduling::Activator;
+
+/// All loops of one decider.
+pub(crate) struct Members<T> {
+    all: RefCell<Vec<Rc<State<T>>>>,
+    /// The highest cut that one of them had taken before it was built.
+    taken: Cell<u64>,
+    decider: Activator,
+}
+
+/// What one loop has told.
+struct State<T> {
+    /// The frontier of its ingress, on all workers.
+    ingress: RefCell<Antichain<T>>,
+    over: Cell<bool>,
+    stopped: Cell<bool>,
+}
+
+impl<T: Timestamp> Members<T> {
+    /// None yet, for a decider that is activated when they have something to tell.
+    pub(crate) fn of(decider: Activator) -> Rc<Self> {
+        Rc::new(Members { all: RefCell::default(), taken: Cell::new(0), decider })
+    }
+
+    /// Adds a loop. It is not over before it has said so, which it can do once it was scheduled.
+    pub(crate) fn join(self: Rc<Self>, taken: u64) -> Member<T> {
+        let state = Rc::new(State {
+            ingress: RefCell::new(Antichain::from_elem(T::minimum())),
+            over: Cell::new(false),
+            stopped: Cell::new(false),
+        });
+        self.all.borrow_mut().push(Rc::clone(&state));
+        self.taken.set(self.taken.get().max(taken));
+        Member { members: self, state }
+    }
+
+    /// The highest cut that one of them had taken before it was built.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.get()
+    }
+
+    /// Whether all ingress of all has closed.
+    pub(crate) fn have_closed(&self) -> bool {
+        self.all.borrow().iter().all(|state| state.ingress.borrow().is_empty())
+    }
+
+    /// Whether all are over. If there are none, they are.
+    pub(crate) fn are_over(&self) -> bool {
+        self.all.borrow().iter().all(|state| state.over.get())
+    }
+
+    /// Whether nothing more comes of any cut: there are none, or one has stopped.
+    pub(crate) fn are_done_for(&self) -> bool {
+        let all = self.all.borrow();
+        all.is_empty() || all.iter().any(|state| state.stopped.get())
+    }
+}
+
+/// One of the loops.
+pub(crate) struct Member<T> {
+    members: Rc<Members<T>>,
+    state: Rc<State<T>>,
+}
+
+impl<T: Timestamp> Member<T> {
+    /// Tells how far ingress has come, on all workers, and whether the loop is over on all of them.
+    pub(crate) fn note(&self, ingress: &Antichain<T>, over: bool) {
+        let state = &self.state;
+        if *state.ingress.borrow() != *ingress {
+            state.ingress.borrow_mut().clone_from(ingress);
+            if ingress.is_empty() {
+                self.members.decider.activate();
+            }
+        }
+        if state.over.replace(over) != over {
+            self.members.decider.activate();
+        }
+    }
+
+    /// Tells that the loop has stopped.
+    pub(crate) fn stop(&self) {
+        if !self.state.stopped.replace(true) {
+            self.members.decider.activate();
+        }
+    }
+}
