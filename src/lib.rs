@@ -12,6 +12,7 @@ mod dispatch;
 mod egress;
 mod endpoint;
 mod error;
+mod execute;
 mod expiration;
 #[doc = "What [`json_type!`] and [`protobuf_type!`] build on."]
 pub mod formats;
@@ -40,6 +41,7 @@ pub use dispatch::{Buffer, Context, NoCaller, Outcome, Table, TokenInUse};
 pub use egress::Egress;
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use execute::{ExecuteOptions, ExecutionError, execute, execute_from_args, execute_with};
 pub use expiration::Expiration;
 pub use function::{Function, FunctionResult};
 pub use functions::{AtClose, Functions, Limits};

@@ -196,6 +196,17 @@ fn files_have_one_door_and_know_nothing_of_what_is_in_them() {
 }
 
 #[test]
+fn sockets_have_one_door_and_know_nothing_of_functions() {
+    // What is called over HTTP is called through a client that has its own.
+    only_in("src/execute/", &["src"], &["TcpStream", "TcpListener", "std::net", "tokio::net"]);
+    only_in("src/execute/", &["src"], &["socket2", "CommunicationConfig"]);
+    let others = ["dataflow", "dispatch", "state", "function", "functions", "remote", "message"];
+    let others: Vec<String> = others.iter().map(|room| format!("crate::{room}")).collect();
+    never(&["src/execute"], &others.iter().map(String::as_str).collect::<Vec<_>>());
+    never(&["src/execute"], &["timely_statefun_operators", "crate::snapshot"]);
+}
+
+#[test]
 fn an_id_becomes_a_bin_in_one_place() {
     // Files of snapshots have checksums of the same kind, which are made in one place as well.
     let doors = ["src/placement.rs", "src/snapshot/encoding.rs"];
