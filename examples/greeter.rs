@@ -24,7 +24,7 @@ fn functions() -> Functions<String> {
 }
 
 fn main() {
-    let guards = timely::execute_from_args(std::env::args(), |worker| {
+    let workers = timely_statefun::execute_from_args(std::env::args(), |worker| {
         let (mut names, handle) = worker.dataflow::<u64, _, _>(|scope| {
             let (names, stream) = scope.new_input::<Vec<Envelope<String>>>();
             let egresses = stream.stateful_functions(functions()).expect("bound once each");
@@ -41,6 +41,6 @@ fn main() {
         handle.run(worker).expect("no greeting fails");
         handle.stats().handled
     });
-    let handled: u64 = guards.unwrap().join().into_iter().map(|handled| handled.unwrap()).sum();
+    let handled: u64 = workers.expect("no worker fails").into_iter().sum();
     assert_eq!(handled, 6);
 }

@@ -93,7 +93,7 @@ const SAID_IN_ALL: [(u64, &str); 8] = [
 ];
 
 fn main() {
-    let guards = timely::execute_from_args(std::env::args(), |worker| {
+    let workers = timely_statefun::execute_from_args(std::env::args(), |worker| {
         // Each worker has a clock of its own, which it turns in step with its input.
         let (clock, hands) = Clock::turned(8 * HOUR_MS);
         let said = Rc::new(RefCell::new(Vec::new()));
@@ -129,9 +129,9 @@ fn main() {
         handle.run(worker).expect("nothing fails");
         (worker.index() == 0).then(|| said.take())
     });
-    let workers = guards.expect("the options are timely's").join();
+    let workers = workers.expect("no worker fails");
     // Everything was said to worker 0, which one process has.
-    for mut said in workers.into_iter().filter_map(|said| said.expect("no panic")) {
+    for mut said in workers.into_iter().flatten() {
         said.sort();
         for (hour, said) in &said {
             println!("{hour:>2}:00  {said}");

@@ -44,15 +44,13 @@ fn main() -> ExitCode {
         }
     };
     let Arguments { input, window, timely } = arguments;
-    let guards = timely::execute(timely, move |worker| {
+    let workers = timely_statefun::execute(timely, move |worker| {
         let outcome = pipeline::run(worker, lines(&input), window, observer());
         outcome.map_err(|stopped| stopped.to_string())
     });
     // Nothing is printed before all workers of this process are known to have done their part.
-    let workers = guards.map(|guards| guards.join()).and_then(|outcomes| {
-        outcomes.into_iter().map(|outcome| outcome?).collect::<Result<Vec<_>, String>>()
-    });
-    match workers {
+    let workers = workers.map_err(|error| error.to_string());
+    match workers.and_then(|outcomes| outcomes.into_iter().collect::<Result<Vec<_>, String>>()) {
         Ok(outcomes) => {
             // Only worker 0 has an outcome, so one process of all prints one.
             outcomes.iter().flatten().for_each(print);

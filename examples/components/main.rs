@@ -44,16 +44,14 @@ fn main() -> ExitCode {
     };
     let Arguments { links, root, batches, timely } = arguments;
     let links_read = links.len();
-    let guards = timely::execute(timely, move |worker| {
+    let workers = timely_statefun::execute(timely, move |worker| {
         let functions = functions::functions();
         let outcome = pipeline::run(worker, functions, &links, root, batches);
         outcome.map_err(|failure| failure.to_string())
     });
     // Nothing is printed before all workers of this process are known to have done their part.
-    let workers = guards.map(|guards| guards.join()).and_then(|outcomes| {
-        outcomes.into_iter().map(|outcome| outcome?).collect::<Result<Vec<_>, String>>()
-    });
-    match workers {
+    let workers = workers.map_err(|error| error.to_string());
+    match workers.and_then(|outcomes| outcomes.into_iter().collect::<Result<Vec<_>, String>>()) {
         Ok(outcomes) => {
             // Only worker 0 has an outcome, so one process of all prints one.
             outcomes.iter().flatten().for_each(|outcome| print(outcome, links_read));

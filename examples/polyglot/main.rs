@@ -38,13 +38,12 @@ fn main() -> ExitCode {
         eprintln!("polyglot: {wrong}");
         return ExitCode::from(2);
     }
-    let guards = timely::execute(timely, move |worker| {
+    let workers = timely_statefun::execute(timely, move |worker| {
         let functions = functions::functions(endpoint.clone(), handle.clone());
         pipeline::run(worker, functions, CALLS).map_err(|stopped| stopped.to_string())
     });
-    let workers = guards.map(|guards| guards.join()).and_then(|outcomes| {
-        outcomes.into_iter().map(|outcome| outcome?).collect::<Result<Vec<_>, String>>()
-    });
+    let workers = workers.map_err(|error| error.to_string());
+    let workers = workers.and_then(|findings| findings.into_iter().collect::<Result<Vec<_>, _>>());
     match workers.and_then(|findings| findings.iter().flatten().try_for_each(report)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

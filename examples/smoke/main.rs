@@ -64,16 +64,14 @@ fn main() -> ExitCode {
     let summary =
         format!("smoke: {instances} instances, {messages} messages, {increments} increments");
     let what = if embedded { "messages" } else { "messages and answers" };
-    let guards = timely::execute(timely, move |worker| {
+    let workers = timely_statefun::execute(timely, move |worker| {
         let functions = interpreter::functions(&interpreter, handle.clone());
         let outcome = pipeline::run(worker, functions, &plan, &expected, broken);
         outcome.map_err(|failure| failure.to_string())
     });
     // Nothing is printed before all workers of this process are known to have done their part.
-    let workers = guards.map(|guards| guards.join()).and_then(|outcomes| {
-        outcomes.into_iter().map(|outcome| outcome?).collect::<Result<Vec<_>, String>>()
-    });
-    match workers {
+    let workers = workers.map_err(|error| error.to_string());
+    match workers.and_then(|outcomes| outcomes.into_iter().collect::<Result<Vec<_>, String>>()) {
         Ok(outcomes) => {
             // Only worker 0 has an outcome, so one process of all prints one.
             for Outcome { work, took } in outcomes.iter().flatten() {
