@@ -89,14 +89,22 @@ enum Stage {
     Answered(Result<CallEffects, CallFailure>),
 }
 
+/// What the first message of a batch is by itself, while it stands for all of them.
+pub(super) struct First<T, H> {
+    /// How many messages led to it.
+    pub(super) depth: u32,
+    /// Its time, if it stands for them at a later one.
+    pub(super) time: Option<(T, H)>,
+}
+
 /// An address that is not idle.
 struct Busy<M, T, H> {
     function: usize,
     stage: Stage,
     /// What the call is about, oldest first.
     batch: Vec<Kept<M, T, H>>,
-    /// The time of the first message of the batch, while it stands for all of them at a later one.
-    first: Option<(T, H)>,
+    /// What the first message of the batch is, which was brought in again.
+    first: Option<First<T, H>>,
     waiting: VecDeque<Kept<M, T, H>>,
     /// How many messages a batch may have, while the one that fails is looked for.
     messages_max: usize,
@@ -244,13 +252,14 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
 
     /// Keeps the time of the first message of a batch that takes effect at a later one.
     pub(super) fn keep_first(&mut self, key: CallKey, time: T, held: H) {
-        self.busy_mut(key).first = Some((time, held));
+        let first = self.busy_mut(key).first.as_mut();
+        first.expect("it was answered").time = Some((time, held));
     }
 
-    /// The time that was kept so.
-    pub(super) fn take_first(&mut self, head: &Head) -> Option<(T, H)> {
+    /// What the message is by itself that was brought in again.
+    pub(super) fn take_first(&mut self, head: &Head) -> First<T, H> {
         let key = self.keys[&address_of(head)];
-        self.busy_mut(key).first.take()
+        self.busy_mut(key).first.take().expect("it comes back when it is answered")
     }
 
     /// Notes how a call ended. Its first message, which is to be brought in again, stands for all of
@@ -264,6 +273,7 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
         busy.stage = Stage::Answered(answer);
         let depth = busy.batch.iter().map(|kept| kept.routed.head.depth).max().unwrap_or(0);
         let mut first = busy.batch.remove(0);
+        busy.first = Some(First { depth: first.routed.head.depth, time: None });
         first.routed.head.again = true;
         first.routed.head.depth = depth;
         let function = busy.function;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::calls::{
-    BatchLimits, CallAnswer, CallDelayed, CallEffects, CallFailure, CallKey, CallRequest, Kept,
-    RemoteState,
+    BatchLimits, CallAnswer, CallDelayed, CallEffects, CallFailure, CallKey, CallRequest, First,
+    Kept, RemoteState,
 };
 use super::context::Context;
 use super::{
@@ -202,7 +202,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let body = entry.body.clone().expect("it is bound");
         let Code::Remote(code) = &body.code else { unreachable!("the function is remote") };
         let answer = self.calls.take_answer(&routed.head);
-        let first = self.calls.take_first(&routed.head);
+        let First { depth, time: first } = self.calls.take_first(&routed.head);
         let result = match answer {
             Ok(effects) => {
                 let effects = std::cell::Cell::new(Some(effects));
@@ -225,6 +225,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             }
             Err((_, true)) if self.calls.others(&routed.head) > 0 => {
                 let value = (code.to_typed)(&routed.message).expect("it was converted before");
+                routed.head.depth = depth;
                 let (time, held) = match first {
                     Some((time, held)) => (time, Some(held)),
                     None => (outside.time().clone(), self.put_off(&routed.head, outside)),
@@ -242,9 +243,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 for Kept { routed, time, held, .. } in batch {
                     let failure =
                         Failure { attempts: 1, on_failure, ..Failure::untried(reason.clone()) };
-                    self.fail(routed, failure, &time);
-                    if let Some(held) = held {
-                        outside.release(held);
+                    match held {
+                        Some(held) => {
+                            self.fail(routed, failure, &time);
+                            outside.release(held);
+                        }
+                        // Nothing holds the time at which it came.
+                        None => _ = self.fail(routed, failure, outside.time()),
                     }
                 }
                 let failure = Failure { attempts: 1, on_failure, ..Failure::untried(reason) };

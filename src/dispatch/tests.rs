@@ -1,5 +1,7 @@
 //! The dispatcher by itself, without a dataflow.
 
+mod batches;
+
 use std::cell::{Cell, RefCell};
 
 use super::*;

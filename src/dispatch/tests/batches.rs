@@ -1,0 +1,144 @@
+//! What becomes of messages that were in one call together.
+
+use super::*;
+use crate::endpoint::Endpoint;
+use crate::function::Body;
+
+const REMOTE: FunctionType<i64> = FunctionType::new("test/remote");
+
+/// A dispatcher whose one function is served elsewhere, and gives up what fails.
+fn remote(endpoint: Endpoint) -> (Dispatcher<i64, u32, Kept>, Names) {
+    let body = Body::remote(endpoint.on_failure(OnFailure::DeadLetter));
+    let bound = Bound {
+        functions: vec![(REMOTE.name(), Rc::new(body))],
+        namespaces: Vec::new(),
+        depth_max: u32::MAX,
+        delayed_messages_max: 1000,
+        operations_max: 1,
+        in_flight_max: 1,
+        function_bytes_soft: 1_000_000,
+        hurry_at_close: false,
+        when_full: OnFailure::Stop,
+        worker: 0,
+    };
+    let names = Names::new([REMOTE.name()].into_iter(), Vec::new());
+    let egresses = Egresses::new(Vec::new(), LETTERS, Rc::new(Cell::new(true)));
+    (Dispatcher::new(bound, names.clone(), egresses), names)
+}
+
+/// A time that is held, and whether it is for an ingress record.
+type Kept = (u32, bool);
+
+/// Notes which times are held for messages themselves; everything else is of no interest.
+struct Loop {
+    time: u32,
+    put_off: Vec<Kept>,
+    resumed: Vec<(Option<Kept>, Routed<i64>)>,
+}
+
+impl Loop {
+    fn at(time: u32) -> Self {
+        Loop { time, put_off: Vec::new(), resumed: Vec::new() }
+    }
+}
+
+impl Surroundings<i64, u32> for Loop {
+    type Held = Kept;
+
+    fn time(&self) -> &u32 {
+        &self.time
+    }
+    fn frontier(&self) -> &[u32] {
+        &[]
+    }
+    fn send(&mut self, _: Routed<i64>) {}
+    fn hold(&mut self) -> Kept {
+        (self.time, false)
+    }
+    fn put_off(&mut self, record: bool) -> Kept {
+        self.put_off.push((self.time, record));
+        (self.time, record)
+    }
+    fn resume_first(&mut self, held: Option<Kept>, message: Routed<i64>) {
+        self.resumed.push((held, message));
+    }
+    fn expect_event(&mut self) {}
+    fn release(&mut self, _: Kept) {}
+}
+
+impl Entrance<i64, u32> for Loop {
+    type Held = Kept;
+
+    fn ingress_is_over(&self) -> bool {
+        false
+    }
+    fn room(&self) -> usize {
+        1000
+    }
+    fn event(&mut self, message: Routed<i64>) {
+        self.resumed.push((None, message));
+    }
+    fn resume(&mut self, held: Option<Kept>, message: Routed<i64>) {
+        self.resumed.push((held, message));
+    }
+    fn hold_later(&mut self, _: &Kept, time: u32) -> Kept {
+        (time, false)
+    }
+    fn resume_first(&mut self, held: Option<Kept>, message: Routed<i64>) {
+        self.resumed.push((held, message));
+    }
+}
+
+/// Delivers messages for one address, of these depths, all at one time, and lets their call fail.
+fn fail_together(
+    dispatcher: &mut Dispatcher<i64, u32, Kept>,
+    names: &mut Names,
+    depths: &[u32],
+    is_of_messages: bool,
+) -> (Option<Kept>, Routed<i64>) {
+    let mut outside = Loop::at(5);
+    for depth in depths {
+        let mut routed = names.route(REMOTE.message("a", i64::from(*depth)));
+        routed.head.depth = *depth;
+        assert!(matches!(dispatcher.deliver(routed, &mut outside), Verdict::Done));
+    }
+    let mut called = Vec::new();
+    dispatcher.requests(&mut |key, _, request| called.push((key, request.messages.len())));
+    assert_eq!(called, [(0, depths.len())]);
+    let failure = CallFailure { reason: Reason::Call("no".to_owned()), is_of_messages };
+    dispatcher.end_call(0, Err(failure), &mut outside);
+    outside.resumed.pop().unwrap()
+}
+
+/// A batch that fails is halved. Its first message stood for all of it, as deep as the deepest, and went
+/// on so: an ingress record among deeper messages was none any more, and the frontier that functions
+/// see passed it.
+#[test]
+fn the_first_message_of_a_batch_that_is_halved_is_what_it_was() {
+    let (mut dispatcher, mut names) = remote(Endpoint::at("http://localhost"));
+    let (held, routed) = fail_together(&mut dispatcher, &mut names, &[0, 3, 1], true);
+    assert_eq!((held, routed.head.depth), (Some((5, true)), 3), "what it causes is deeper yet");
+    let mut outside = Loop::at(5);
+    assert!(matches!(dispatcher.deliver(routed, &mut outside), Verdict::GivenUp));
+    assert_eq!(outside.put_off, [(5, true)], "it is an ingress record as before");
+    let mut sizes = Vec::new();
+    dispatcher.requests(&mut |_, _, request| sizes.push(request.messages.len()));
+    assert_eq!(sizes, [2]);
+}
+
+/// Nothing holds the time at which a message of a detached function came. Its dead letter left at that
+/// time all the same, if others were in the same call, and the loop panicked.
+#[test]
+fn messages_of_a_detached_function_are_given_up_at_the_time_of_the_event() {
+    let (mut dispatcher, mut names) = remote(Endpoint::at("http://localhost").detached());
+    let (held, routed) = fail_together(&mut dispatcher, &mut names, &[0, 0, 0], false);
+    assert_eq!(held, None);
+    let mut outside = Loop::at(9);
+    assert!(matches!(dispatcher.deliver(routed, &mut outside), Verdict::GivenUp));
+    let mut times = Vec::new();
+    dispatcher.drain_egresses(&mut |time, batch| {
+        let letters = batch.records.downcast::<Vec<DeadLetter<i64>>>().unwrap();
+        times.extend(letters.iter().map(|_| *time));
+    });
+    assert_eq!(times, [9, 9, 9]);
+}
