@@ -21,6 +21,7 @@ mod functions;
 mod message;
 mod messages;
 mod placement;
+mod records;
 mod remote;
 mod retry;
 mod runner;

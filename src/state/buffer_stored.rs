@@ -8,12 +8,13 @@ use super::cuts::Cutting;
 use super::deadline::{Item, Upkeep};
 use super::elements::{Elements, Renewal};
 use super::pen::{Failure, Pin};
-use super::record::{Reader, Tag};
+use super::record::Tag;
 use super::restore::Restored;
 use super::stamps::Stamps;
 use super::walk::{Aside, Walker};
 use crate::address::Id;
 use crate::codec::{Codec, CodecError};
+use crate::records::Reader;
 
 /// No element has a number beyond this. Counting so far takes longer than anybody has.
 const NUMBER_MAX: u64 = 1 << 60;

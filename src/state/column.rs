@@ -9,12 +9,13 @@ use super::chunks::Cells;
 use super::cuts::Cutting;
 use super::deadline::{Item, Upkeep};
 use super::pen::Failure;
-use super::record::{Reader, Tag};
+use super::record::Tag;
 use super::restore::Restored;
 use super::stamps::Stamps;
 use super::walk::Walker;
 use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
+use crate::records::Reader;
 
 /// One declared piece of state, of some kind and type, for all addresses.
 pub(super) trait AnyColumn: Any + Stored {

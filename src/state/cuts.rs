@@ -9,14 +9,15 @@
 //!
 //! All of this is there only if it was asked for. Otherwise nothing is stamped.
 
-use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::FunctionState;
 use super::addresses::{Addresses, Slot};
 use super::deadline::{Item, Upkeep};
 use super::pen::{self, Fault, Pen, Pin, WriteError};
-use super::record::{Records, StateHeader};
+use super::record::StateHeader;
 use super::stamps::{Marks, Range, Stamp, Stamps};
+use super::tombstones::Tombstones;
 use super::walk::{Aside, Budget, Place, Sink, Walk, Walked};
 use crate::address::Id;
 use crate::codec::{Codec, CodecError};
@@ -31,12 +32,7 @@ pub(super) struct Cuts {
     pending: Option<u32>,
     /// Whether all of it was written.
     is_written: bool,
-    /// The last epoch of which tombstones were forgotten.
-    lost: u32,
-    /// By epoch.
-    tombstones: VecDeque<(u32, Records)>,
-    tombstone_bytes: usize,
-    tombstone_bytes_max: usize,
+    tombstones: Tombstones,
     pub(super) walk: Option<Walk>,
     scratch: Vec<u8>,
     /// What is left out, so that tests can show that they notice.
@@ -57,7 +53,8 @@ pub(super) enum Without {
 
 impl Cuts {
     fn new(tombstone_bytes_max: usize) -> Self {
-        Cuts { epoch: 1, tombstone_bytes_max, ..Cuts::default() }
+        let tombstones = Tombstones::new(tombstone_bytes_max);
+        Cuts { epoch: 1, tombstones, ..Cuts::default() }
     }
 
     /// The latest cut that counts, or may count yet.
@@ -70,42 +67,28 @@ impl Cuts {
         stamp.is_young() && stamp.epoch() > self.latest()
     }
 
-    fn tombstones_are_kept(&self) -> bool {
-        #[cfg(test)]
-        if self.without == Some(Without::Tombstones) {
-            return false;
-        }
-        // If this epoch has lost some already, only a full cut can follow.
-        self.lost < self.epoch
+    /// The last epoch of which a delta that is being written needs tombstones.
+    fn needed(&self) -> u32 {
+        self.walk.as_ref().map_or(0, |walk| walk.range.cut)
     }
 
     fn add_tombstone(&mut self, bin: u16) {
-        if self.tombstones.back().is_none_or(|(epoch, _)| *epoch < self.epoch) {
-            self.tombstones.push_back((self.epoch, Records::default()));
+        #[cfg(test)]
+        if self.without == Some(Without::Tombstones) {
+            return;
         }
-        let (_, records) = self.tombstones.back_mut().expect("there is one now");
-        self.tombstone_bytes -= records.bytes();
-        records.push(bin, &self.scratch);
-        self.tombstone_bytes += records.bytes();
-        if self.tombstone_bytes > self.tombstone_bytes_max {
-            self.lose_tombstones();
-        }
+        let needed = self.needed();
+        self.tombstones.add(self.epoch, needed, bin, &self.scratch);
     }
 
     fn lose_tombstones(&mut self) {
-        self.lost = self.epoch;
-        // A delta that is being written still needs its own.
-        let needed = self.walk.as_ref().map_or(0, |walk| walk.range.cut);
-        self.forget_tombstones(|epoch| epoch > needed);
+        let needed = self.needed();
+        self.tombstones.lose(self.epoch, needed);
     }
 
-    fn forget_tombstones(&mut self, of: impl Fn(u32) -> bool) {
-        let bytes = &mut self.tombstone_bytes;
-        self.tombstones.retain(|(epoch, records)| {
-            let is_kept = !of(*epoch);
-            *bytes -= if is_kept { 0 } else { records.bytes() };
-            is_kept
-        });
+    /// Whether the next cut must be a full one.
+    fn wants_full(&self) -> bool {
+        self.tombstones.are_lost_since(self.committed)
     }
 }
 
@@ -271,7 +254,7 @@ impl Cutting<'_> {
         before: Stamp,
         key: impl FnOnce(&mut Vec<u8>) -> Option<Result<(), CodecError>>,
     ) {
-        if self.cuts.is_new(before) || !self.cuts.tombstones_are_kept() {
+        if self.cuts.is_new(before) || self.cuts.tombstones.are_lost_of(self.cuts.epoch) {
             return;
         }
         let id = self.addresses.id(slot);
@@ -318,7 +301,7 @@ impl FunctionState {
         assert_eq!(cuts.pending, None, "a cut is open");
         if since.is_some() {
             assert_eq!(since, Some(cuts.committed), "a delta follows what was committed");
-            assert!(cuts.lost <= cuts.committed, "what was taken away is no longer known");
+            assert!(!cuts.wants_full(), "what was taken away is no longer known");
         }
         let cut = cuts.epoch;
         cuts.walk = Some(Walk::new(Range { since, cut }, columns));
@@ -327,12 +310,17 @@ impl FunctionState {
         cut
     }
 
-    /// Writes some more of a cut, and says whether that was all of it.
+    /// Writes some more of a cut, and says whether that was all of it. What it did is taken off the
+    /// budget.
     ///
     /// # Errors
     ///
     /// If a piece of state cannot be written, or not be read again. The cut must be abandoned.
-    pub(crate) fn walk(&mut self, budget: Budget, out: &mut dyn Sink) -> Result<bool, WriteError> {
+    pub(crate) fn walk(
+        &mut self,
+        budget: &mut Budget,
+        out: &mut dyn Sink,
+    ) -> Result<bool, WriteError> {
         assert!(self.written.is_empty(), "an invocation is under way");
         let cuts = self.cuts.as_deref_mut().expect("cuts are kept");
         let Cuts { walk, scratch, tombstones, .. } = cuts;
@@ -360,7 +348,7 @@ impl FunctionState {
         let cuts = self.cuts();
         assert_eq!((cuts.pending, cuts.is_written), (Some(cut), true), "it was written");
         (cuts.pending, cuts.committed) = (None, cut);
-        cuts.forget_tombstones(|epoch| epoch <= cut);
+        cuts.tombstones.forget(|epoch| epoch <= cut);
     }
 
     /// A cut will never be durable.
@@ -369,18 +357,32 @@ impl FunctionState {
         let cuts = self.cuts();
         assert_eq!(cuts.pending, Some(cut), "it was taken and not yet decided on");
         cuts.pending = None;
-        if cuts.lost > cuts.committed {
-            cuts.forget_tombstones(|_| true);
+        if cuts.wants_full() {
+            cuts.tombstones.forget(|_| true);
         }
     }
 
     /// Whether the next cut must be a full one.
     pub(crate) fn wants_full(&self) -> bool {
-        self.cuts.as_deref().is_some_and(|cuts| cuts.lost > cuts.committed)
+        self.cuts.as_deref().is_some_and(Cuts::wants_full)
     }
 
-    /// What records refer to.
-    pub(crate) fn declared_states(&self) -> Vec<StateHeader> {
-        self.declared.iter().map(super::Declared::header).collect()
+    /// The latest cut that was committed; 0 stands for what was restored.
+    pub(crate) fn latest_committed(&self) -> u32 {
+        self.cuts.as_deref().map_or(0, |cuts| cuts.committed)
+    }
+
+    /// How much memory is taken by what was overtaken by the open cut, and by tombstones.
+    pub(crate) fn cut_bytes(&self) -> usize {
+        self.cuts.as_deref().map_or(0, |cuts| {
+            cuts.tombstones.bytes() + cuts.walk.as_ref().map_or(0, Walk::kept_bytes)
+        })
+    }
+
+    /// What records refer to that are written of a cut taken now. It is the same list as before while
+    /// nothing is registered.
+    pub(crate) fn declared_states(&self) -> Rc<[StateHeader]> {
+        let headers = || self.declared.iter().map(super::Declared::header).collect();
+        Rc::clone(self.headers.get_or_init(headers))
     }
 }

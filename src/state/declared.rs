@@ -6,7 +6,6 @@ use std::fmt;
 use std::hash::Hash;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::buffer::BufferColumn;
 use super::column::{AnyColumn, Column};
@@ -63,7 +62,7 @@ impl AnyCodec {
 }
 
 /// What kind of state a state is.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Value,
     Table,

@@ -11,12 +11,13 @@ use super::column::{AnyColumn, Column, Stored};
 use super::cuts::Cutting;
 use super::deadline::{Deadline, Item, Upkeep};
 use super::pen::Failure;
-use super::record::{Reader, Tag};
+use super::record::Tag;
 use super::restore::Restored;
 use super::stamps::Stamps;
 use super::walk::Walker;
 use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
+use crate::records::Reader;
 
 pub(super) struct ExpiringColumn<V: 'static> {
     pub(super) values: Column<V>,

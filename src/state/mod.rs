@@ -28,6 +28,7 @@ mod site;
 mod stamps;
 mod table;
 mod table_stored;
+mod tombstones;
 mod walk;
 mod wheel;
 
@@ -36,7 +37,6 @@ pub(crate) use buffer::BufferAt;
 pub(crate) use declared::Declared;
 #[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
 pub(crate) use pen::WriteError;
-#[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
 pub(crate) use record::StateHeader;
 #[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
 pub(crate) use restore::{RestoreError, Restoring};
@@ -56,7 +56,9 @@ use registry::Registry;
 use site::Site;
 use table::TableColumn;
 
+use std::cell::OnceCell;
 use std::hash::Hash;
+use std::rc::Rc;
 
 use crate::address::Id;
 use crate::buffer::BufferSpec;
@@ -80,6 +82,8 @@ pub(crate) struct FunctionState {
     addresses: Addresses,
     /// What is declared, and after that what was registered, in the order of their columns.
     declared: Vec<Declared>,
+    /// The same as records refer to it, if it was asked for since it changed.
+    headers: OnceCell<Rc<[StateHeader]>>,
     /// How many of these are declared.
     constants: usize,
     registry: Option<Registry>,
@@ -103,6 +107,7 @@ impl FunctionState {
         FunctionState {
             addresses: Addresses::default(),
             declared: declared.to_vec(),
+            headers: OnceCell::new(),
             constants: declared.len(),
             registry: states_max.map(Registry::new),
             orphans: Vec::new(),
@@ -183,6 +188,7 @@ impl FunctionState {
         let declared = registry.register(wanted, at)?;
         self.columns.push(declared.column());
         self.declared.push(declared);
+        self.headers.take();
         Ok(at)
     }
 
@@ -340,9 +346,12 @@ impl FunctionState {
             self.columns[at].rollback(&mut upkeep);
         }
         if let Some(registry) = &mut self.registry {
-            let columns = self.columns.len() - registry.rollback(self.columns.len());
-            self.columns.truncate(columns);
-            self.declared.truncate(columns);
+            let new = registry.rollback(self.columns.len());
+            if new > 0 {
+                self.columns.truncate(self.columns.len() - new);
+                self.declared.truncate(self.columns.len());
+                self.headers.take();
+            }
         }
         self.release(cursor);
     }

@@ -11,13 +11,14 @@ use super::addresses::Addresses;
 use super::column::AnyColumn;
 use super::deadline::{Item, Upkeep};
 use super::declared::{Declared, Wanted};
-use super::record::{Mark, Reader, Record, Records, StateHeader, Tag};
+use super::record::{Record, StateHeader, Tag};
 use super::restore::Restored;
 use super::walk;
 use super::wheel::Wheel;
 use super::{Cursor, FunctionState};
 use crate::dead_letter::Reason;
 use crate::placement;
+use crate::records::{Mark, Reader, Records};
 
 impl FunctionState {
     /// The column of a state that is not declared, for records.
@@ -32,6 +33,7 @@ impl FunctionState {
         let (at, orphan) = (self.columns.len(), Declared::orphan(header));
         self.columns.push(orphan.column());
         self.declared.push(orphan);
+        self.headers.take();
         self.orphans.push(at);
         at
     }
@@ -71,6 +73,7 @@ impl FunctionState {
             }
         }
         self.declared[at] = declared;
+        self.headers.take();
         self.orphans.retain(|orphan| *orphan != at);
         Ok(Some(at))
     }

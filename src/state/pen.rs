@@ -6,6 +6,7 @@ use super::walk::Budget;
 use crate::address::Id;
 use crate::codec::{Codec, CodecError};
 use crate::placement;
+use crate::records;
 
 /// A piece of state that cannot be part of a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,7 @@ impl Pen<'_> {
 
     fn deadline(&mut self, deadline: Option<u64>) {
         if let Some(deadline) = deadline {
-            record::put_varint(self.to, deadline);
+            records::put_varint(self.to, deadline);
         }
     }
 
@@ -101,7 +102,7 @@ impl Pen<'_> {
     ) -> Result<(), Fault> {
         record::begin(self.to, Tag::Entry, self.column, self.id);
         self.deadline(deadline);
-        record::put_with_length(self.to, |to| encode(to, keys, key, self.reads_back))?;
+        records::put_with_length(self.to, |to| encode(to, keys, key, self.reads_back))?;
         encode(self.to, values, value, self.reads_back)
     }
 }
@@ -118,12 +119,12 @@ impl Pen<'_> {
         most: Budget,
     ) -> Result<u64, Fault> {
         record::begin(self.to, Tag::Elements, self.column, self.id);
-        record::put_varint(self.to, elements.base());
+        records::put_varint(self.to, elements.base());
         if expires {
-            record::put_varint(self.to, pin.renewal.since);
-            record::put_varint(self.to, pin.renewal.until);
+            records::put_varint(self.to, pin.renewal.since);
+            records::put_varint(self.to, pin.renewal.until);
         }
-        record::put_varint(self.to, from);
+        records::put_varint(self.to, from);
         let end = pin.end.min(from.saturating_add(most.units as u64));
         let start = self.to.len();
         let mut at = from;
@@ -140,12 +141,12 @@ impl Pen<'_> {
                 && let Some((element, _)) = rest.next_if(|(_, other)| *other == deadline)
             {
                 let reads_back = std::mem::take(&mut self.reads_back);
-                record::put_with_length(self.to, |to| encode(to, codec, element, reads_back))?;
+                records::put_with_length(self.to, |to| encode(to, codec, element, reads_back))?;
                 at += 1;
             }
             // How many, before them.
             let length = self.to.len();
-            record::put_varint(self.to, at - first);
+            records::put_varint(self.to, at - first);
             let length = self.to.len() - length;
             self.to[run..].rotate_right(length);
         }

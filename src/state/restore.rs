@@ -12,11 +12,12 @@ use super::FunctionState;
 use super::addresses::{Addresses, Slot};
 use super::deadline::{Deadline, Upkeep};
 use super::declared::Kind;
-use super::record::{Damage, Reader, Record, StateHeader, Tag};
+use super::record::{Record, StateHeader, Tag};
 use crate::address::Id;
 use crate::codec::CodecError;
 use crate::expiration::Expiration;
 use crate::placement;
+use crate::records::{Damage, Reader};
 
 /// Why state cannot be restored.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +32,8 @@ pub(crate) enum RestoreError {
     Unreadable { state: String, id: Id, why: CodecError },
 }
 
-/// Restores what one worker wrote of a cut.
-pub(crate) struct Restoring<'a> {
-    state: &'a mut FunctionState,
+/// Restores what one worker wrote of a cut, into one state.
+pub(crate) struct Restoring {
     /// The column for each stored state, what kind it is of, and whether it was stored with deadlines.
     columns: Vec<(usize, Kind, bool)>,
     now_ms: u64,
@@ -50,7 +50,7 @@ impl FunctionState {
         &mut self,
         headers: &[StateHeader],
         now_ms: u64,
-    ) -> Result<Restoring<'_>, RestoreError> {
+    ) -> Result<Restoring, RestoreError> {
         let mut columns = Vec::with_capacity(headers.len());
         for header in headers {
             let constants = self.declared[..self.constants].iter();
@@ -67,17 +67,22 @@ impl FunctionState {
             };
             columns.push((at, header.kind, header.expires()));
         }
-        Ok(Restoring { state: self, columns, now_ms })
+        Ok(Restoring { columns, now_ms })
     }
 }
 
-impl Restoring<'_> {
-    /// Applies one record.
+impl Restoring {
+    /// Applies one record of a bin, to the state that this was begun for.
     ///
     /// # Errors
     ///
     /// If it is none, or its content cannot be read. The state is then of no use.
-    pub(crate) fn apply(&mut self, record: &[u8]) -> Result<(), RestoreError> {
+    pub(crate) fn apply(
+        &self,
+        state: &mut FunctionState,
+        bin: u16,
+        record: &[u8],
+    ) -> Result<(), RestoreError> {
         let damaged = RestoreError::Damaged;
         let Record { tag, column, id, content } = Record::read(record).map_err(damaged)?;
         let at = usize::try_from(column).ok().and_then(|at| self.columns.get(at));
@@ -92,7 +97,10 @@ impl Restoring<'_> {
             return Err(damaged("it is of another kind than its state"));
         }
         let hash = placement::hash(&id);
-        let FunctionState { addresses, wheel, columns, declared, .. } = &mut *self.state;
+        if placement::bin(hash) != u64::from(bin) {
+            return Err(damaged("it is of another bin"));
+        }
+        let FunctionState { addresses, wheel, columns, declared, .. } = state;
         let slot = addresses.find(&id, hash);
         let upkeep = Upkeep { column: at as u32, addresses, wheel, cuts: None };
         let mut site = Restored { id: &id, hash, slot, now_ms: self.now_ms, expires, upkeep };

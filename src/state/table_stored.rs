@@ -7,7 +7,7 @@ use super::addresses::Slot;
 use super::column::Stored;
 use super::cuts::Cutting;
 use super::pen::Failure;
-use super::record::{Reader, Tag};
+use super::record::Tag;
 use super::restore::Restored;
 use super::rows::{RowNumber, Rows};
 use super::stamps::Stamps;
@@ -16,6 +16,7 @@ use super::walk::{Aside, Walker};
 use crate::address::Id;
 use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
+use crate::records::Reader;
 
 type Codecs<K, V> = (&'static Codec<K>, &'static Codec<V>);
 

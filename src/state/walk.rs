@@ -17,10 +17,11 @@ use super::column::AnyColumn;
 use super::deadline::Item;
 use super::elements::Elements;
 use super::pen::{ELEMENTS_BYTES, Failure, Fault, Pen, Pin};
-use super::record::{Mark, Records};
 use super::stamps::{Range, Stamp, Stamps};
+use super::tombstones::{self, Tombstones};
 use crate::address::Id;
 use crate::codec::Codec;
+use crate::records::{Mark, Records};
 
 /// Takes the records of a cut, by bin.
 pub(crate) trait Sink {
@@ -70,7 +71,7 @@ pub(super) struct Walk {
     /// How many columns there were.
     columns: u32,
     /// Where in the tombstones it is; `None` behind the last.
-    tombstones: Option<(usize, Mark)>,
+    tombstones: Option<tombstones::Place>,
     /// What was written since, as it was.
     kept: Records,
     kept_at: Mark,
@@ -107,7 +108,6 @@ impl Walk {
     }
 
     /// How much memory that takes which was written since.
-    #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
         self.kept.bytes()
     }
@@ -131,7 +131,8 @@ impl Walk {
         let Place { column: current, slot, row } = self.at;
         let from = if current == number { (slot, row) } else { (0, 0) };
         let (range, pins, mut checked) = (self.range, &self.pins, vec![true; number as usize + 1]);
-        let (budget, scratch, out) = (Budget::NONE, &mut Vec::new(), &mut self.kept);
+        let budget = &mut { Budget::NONE };
+        let (scratch, out) = (&mut Vec::new(), &mut self.kept);
         let checked = &mut checked;
         let mut walker =
             Walker { range, column: number, addresses, pins, budget, scratch, checked, out };
@@ -160,7 +161,7 @@ impl Walk {
     /// Goes on, and says whether it has come to its end.
     pub(super) fn go(
         &mut self,
-        budget: Budget,
+        budget: &mut Budget,
         on: &Walked<'_>,
         scratch: &mut Vec<u8>,
         out: &mut dyn Sink,
@@ -174,20 +175,15 @@ impl Walk {
             Walker { range, column: 0, addresses, pins, budget, scratch, checked, out };
         // Tombstones come first: what is restored on top of an older state is taken away and then
         // put there again, if it is there.
-        while let Some((epoch, mark)) = &mut self.tombstones {
-            let Some((number, records)) = on.tombstones.get(*epoch) else { break };
-            if *number > range.cut {
-                break;
-            }
+        while let Some(at) = &mut self.tombstones {
             if !walker.has_room() {
                 return Ok(false);
             }
-            match records.next(mark) {
+            match on.tombstones.next(at, range.cut) {
                 Some((bin, record)) => walker.pass_on(bin, record),
-                None => (*epoch, *mark) = (*epoch + 1, Mark::default()),
+                None => self.tombstones = None,
             }
         }
-        self.tombstones = None;
         while walker.has_room()
             && let Some((bin, record)) = self.kept.next(&mut self.kept_at)
         {
@@ -230,7 +226,7 @@ pub(super) fn records_of(number: u32, column: &dyn AnyColumn, addresses: &Addres
 pub(super) struct Walked<'a> {
     pub(super) addresses: &'a Addresses,
     pub(super) columns: &'a [Box<dyn AnyColumn>],
-    pub(super) tombstones: &'a VecDeque<(u32, Records)>,
+    pub(super) tombstones: &'a Tombstones,
 }
 
 /// A slice of a walk.
@@ -239,7 +235,7 @@ pub(super) struct Walker<'a> {
     column: u32,
     addresses: &'a Addresses,
     pins: &'a HashMap<(u32, Slot), Pin>,
-    budget: Budget,
+    budget: &'a mut Budget,
     scratch: &'a mut Vec<u8>,
     checked: &'a mut [bool],
     out: &'a mut dyn Sink,
@@ -285,7 +281,7 @@ impl<'a> Walker<'a> {
         (codec, expires): (&Codec<E>, bool),
     ) -> Result<Option<u64>, Failure> {
         loop {
-            let Budget { units, bytes } = self.budget;
+            let Budget { units, bytes } = *self.budget;
             let most = Budget { units: units.max(1), bytes: bytes.clamp(1, ELEMENTS_BYTES) };
             let first = from;
             self.write(id, |pen| {

@@ -17,7 +17,7 @@ use program::Seen;
 /// What one worker wrote of one cut.
 #[derive(Clone, Default)]
 struct Part {
-    headers: Vec<StateHeader>,
+    headers: Rc<[StateHeader]>,
     records: Vec<(u16, Vec<u8>)>,
 }
 
@@ -37,7 +37,7 @@ fn store(state: &mut FunctionState, since: Option<u32>) -> Part {
 fn try_to_store(state: &mut FunctionState, since: Option<u32>) -> Result<Part, WriteError> {
     let cut = state.take_cut(since);
     let mut part = Part { headers: state.declared_states(), ..Part::default() };
-    match state.walk(ALL, &mut part) {
+    match state.walk(&mut { ALL }, &mut part) {
         Ok(is_all) => assert!(is_all),
         Err(error) => {
             state.abandoned(cut);
@@ -75,9 +75,9 @@ fn restore(
     now_ms: u64,
 ) -> Result<(), RestoreError> {
     for part in parts {
-        let mut restoring: Restoring<'_> = state.restore(&part.headers, now_ms)?;
-        for (_, record) in part.records.iter().filter(|(bin, _)| is_wanted(*bin)) {
-            restoring.apply(record)?;
+        let restoring: Restoring = state.restore(&part.headers, now_ms)?;
+        for (bin, record) in part.records.iter().filter(|(bin, _)| is_wanted(*bin)) {
+            restoring.apply(state, *bin, record)?;
         }
     }
     Ok(())
@@ -137,7 +137,7 @@ fn a_delta_holds_what_was_written_since_and_nothing_else() {
     let cut = state.take_cut(Some(2));
     // Two chunks of the column are passed over as a whole.
     let mut part = Part::default();
-    assert!(state.walk(Budget { units: 2 * 4096, ..ALL }, &mut part).unwrap());
+    assert!(state.walk(&mut Budget { units: 2 * 4096, ..ALL }, &mut part).unwrap());
     assert_eq!(part.records.len(), 2);
     state.abandoned(cut);
     put(&mut state, 9, Some(0));
@@ -155,14 +155,14 @@ fn a_slot_is_used_again_while_the_walk_has_not_come_to_it() {
         put(&mut state, 99, Some(0));
         let cut = state.take_cut(if is_full { None } else { Some(1) });
         let mut part = Part { headers: state.declared_states(), ..Part::default() };
-        assert!(!state.walk(Budget { units: 10, ..ALL }, &mut part).unwrap());
+        assert!(!state.walk(&mut Budget { units: 10, ..ALL }, &mut part).unwrap());
         for number in [99, 50, 5] {
             let slot = seek(&state, &Id::from(number)).slot;
             put(&mut state, number, None);
             put(&mut state, 1000 + number, Some(1));
             assert_eq!(seek(&state, &Id::from(1000 + number)).slot, slot);
         }
-        assert!(state.walk(ALL, &mut part).unwrap());
+        assert!(state.walk(&mut { ALL }, &mut part).unwrap());
         state.committed(cut);
         let mut restored = counting();
         let parts = if is_full { vec![part] } else { vec![base, part] };
@@ -176,6 +176,38 @@ fn a_slot_is_used_again_while_the_walk_has_not_come_to_it() {
     }
 }
 
+/// The list that records refer to is shared with who asked for it, and another one after a registration.
+#[test]
+fn what_records_refer_to_is_what_there_was_when_the_cut_was_taken() {
+    let mut state = FunctionState::new(&DECLARED.map(Declared::new), Some(10));
+    state.keep_cuts(1000);
+    let before = state.declared_states();
+    assert!(Rc::ptr_eq(&before, &state.declared_states()), "nothing is copied");
+    let id = Id::new("x");
+    for ends_well in [false, true] {
+        let mut cursor = seek(&state, &id);
+        state.put(&mut cursor, &id, ValueSpec::<u64, &str>::new("new"), Some(1)).unwrap();
+        match ends_well {
+            true => state.commit(cursor),
+            false => state.rollback(cursor),
+        }
+        assert_eq!(state.declared_states().len(), if ends_well { 3 } else { 2 });
+    }
+    assert_eq!(before.len(), 2);
+}
+
+#[test]
+fn a_record_in_another_bin_is_damaged() {
+    let mut state = counting();
+    put(&mut state, 1, Some(1));
+    let part = store(&mut state, None);
+    let (bin, record) = &part.records[0];
+    let restoring = state.restore(&part.headers, 0).unwrap();
+    let error = restoring.apply(&mut state, bin ^ 1, record).unwrap_err();
+    assert_eq!(error.to_string(), "a record is damaged: it is of another bin");
+    restoring.apply(&mut state, *bin, record).unwrap();
+}
+
 #[test]
 fn too_many_tombstones_ask_for_a_full_cut() {
     let mut state = FunctionState::new(&DECLARED.map(Declared::new), None);
@@ -183,13 +215,14 @@ fn too_many_tombstones_ask_for_a_full_cut() {
     (0..100).for_each(|number| put(&mut state, number, Some(number)));
     store(&mut state, None);
     (0..50).for_each(|number| put(&mut state, number, None));
+    assert!((500..1000).contains(&state.cut_bytes()), "tombstones are memory");
     let cut = state.take_cut(Some(1));
     // These are lost, but those that the open delta needs are not.
     assert!(!state.wants_full());
     (50..100).for_each(|number| put(&mut state, number, None));
     assert!(state.wants_full());
     let mut part = Part::default();
-    assert!(state.walk(ALL, &mut part).unwrap());
+    assert!(state.walk(&mut { ALL }, &mut part).unwrap());
     assert_eq!(part.records.len(), 50);
     state.committed(cut);
     assert!(state.wants_full());

@@ -61,7 +61,7 @@ fn walk_slowly(state: &mut FunctionState, between: &mut dyn FnMut(&mut FunctionS
     for calls in 0.. {
         assert!(calls < 3 * MANY, "it comes to an end");
         let mut part = Part::default();
-        let (done, count) = written(|| state.walk(budget, &mut part).unwrap());
+        let (done, count) = written(|| state.walk(&mut { budget }, &mut part).unwrap());
         // The slot of a table, and a value that is read back.
         assert!(count <= budget.units + 1 && part.records.len() <= budget.units, "{count}");
         all += count;
@@ -120,7 +120,7 @@ fn a_delta_costs_what_was_written_and_a_little_for_each_chunk() {
     // 25 chunks each of addresses and rows, and the chunks in which something was written: one of
     // rows, and two of slots.
     let budget = Budget { units: 2 * 25 + 3 * 4096, ..ALL };
-    let (done, count) = written(|| state.walk(budget, &mut part).unwrap());
+    let (done, count) = written(|| state.walk(&mut { budget }, &mut part).unwrap());
     assert_eq!((done, count, part.records.len()), (true, 2, 2));
     state.committed(cut);
     // A deadline that reading moves is written without the elements it is of.
@@ -129,7 +129,7 @@ fn a_delta_costs_what_was_written_and_a_little_for_each_chunk() {
     state.commit(cursor);
     let cut = state.take_cut(Some(2));
     let mut part = Part::default();
-    let (done, count) = written(|| state.walk(budget, &mut part).unwrap());
+    let (done, count) = written(|| state.walk(&mut { budget }, &mut part).unwrap());
     assert_eq!((done, count, part.records.len()), (true, 0, 1));
     state.committed(cut);
 }
@@ -146,7 +146,7 @@ fn what_was_kept_for_a_walk_is_forgotten_with_it() {
             state.put(&mut cursor, &id, VALUE, Some(Counted(0))).unwrap();
             state.commit(cursor);
         }
-        let kept = state.cuts.as_ref().unwrap().walk.as_ref().unwrap().kept_bytes();
+        let kept = state.cut_bytes();
         assert!((1000 * 10..1000 * 40).contains(&kept), "{kept}");
         if ends {
             walk_slowly(&mut state, &mut |_| ());
@@ -155,6 +155,7 @@ fn what_was_kept_for_a_walk_is_forgotten_with_it() {
             state.abandoned(cut);
         }
         assert!(state.cuts.as_ref().unwrap().walk.is_none());
+        assert_eq!(state.cut_bytes(), 0);
     }
 }
 

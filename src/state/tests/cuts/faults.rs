@@ -86,8 +86,11 @@ fn what_cannot_be_written_or_not_be_read_again_is_named_at_the_first_snapshot() 
                     true => {
                         let cut = state.take_cut(None);
                         act(&mut state, true);
-                        let error = state.walk(ALL, &mut Part::default()).unwrap_err();
-                        assert!(!state.walk(ALL, &mut Part::default()).unwrap(), "all is not well");
+                        let error = state.walk(&mut { ALL }, &mut Part::default()).unwrap_err();
+                        assert!(
+                            !state.walk(&mut { ALL }, &mut Part::default()).unwrap(),
+                            "all is not well"
+                        );
                         state.abandoned(cut);
                         error
                     }
@@ -140,9 +143,9 @@ fn damaged_records_are_errors_or_other_records() {
     let (mut errors, mut draw) = (0, draws(1));
     for _ in 0..20_000 {
         let mut damaged = state(&declared);
-        let mut restoring = damaged.restore(&full.headers, 0).unwrap();
+        let restoring = damaged.restore(&full.headers, 0).unwrap();
         let from = draw(records().count() as u64) as usize;
-        for (_, record) in records().skip(from).take(3) {
+        for (bin, record) in records().skip(from).take(3) {
             let mut record = record.clone();
             match draw(4) {
                 0 => record.truncate(draw(record.len() as u64) as usize),
@@ -156,7 +159,7 @@ fn damaged_records_are_errors_or_other_records() {
                 }
                 _ => {}
             }
-            match restoring.apply(&record) {
+            match restoring.apply(&mut damaged, *bin, &record) {
                 Ok(()) => {}
                 Err(error) => {
                     assert!(!error.to_string().is_empty());
@@ -169,7 +172,7 @@ fn damaged_records_are_errors_or_other_records() {
         expire_all(&mut damaged, u64::MAX);
         let mut part = Part::default();
         damaged.take_cut(None);
-        assert!(damaged.walk(ALL, &mut part).unwrap());
+        assert!(damaged.walk(&mut { ALL }, &mut part).unwrap());
     }
     assert!(errors > 5_000, "{errors}");
 }

@@ -2,6 +2,7 @@
 
 use super::content::{Content, Dump, Failed, dump, same};
 use super::*;
+use crate::records::Reader;
 
 const LIFETIMES: [Lifetime; 4] =
     [Lifetime::Ever, Lifetime::Ever, Lifetime::Written(50), Lifetime::Used(160)];
@@ -177,8 +178,7 @@ impl<D: FnMut(u64) -> u64> Program<D> {
             let wants_full = states.iter().any(FunctionState::wants_full);
             self.seen.wanted += u64::from(wants_full);
             let is_full = chains[0].is_empty() || wants_full || draw(4) == 0;
-            let committed = states[0].cuts.as_ref().map(|cuts| cuts.committed);
-            let since = committed.filter(|_| !is_full);
+            let since = (!is_full).then(|| states[0].latest_committed());
             let numbers: Vec<_> = states.iter_mut().map(|state| state.take_cut(since)).collect();
             assert_eq!(numbers[0], numbers[1]);
             let was: Vec<_> = states.iter().map(dump).collect();
@@ -189,7 +189,15 @@ impl<D: FnMut(u64) -> u64> Program<D> {
             let part = |state: &FunctionState| -> Part {
                 Part { headers: state.declared_states(), ..Part::default() }
             };
-            let parts = states.iter().map(part).collect();
+            let parts: Vec<_> = states.iter().map(part).collect();
+            for part in &parts {
+                let mut headers = Vec::new();
+                part.headers.iter().for_each(|header| header.put(&mut headers));
+                let mut headers = Reader::new(&headers);
+                for header in &*part.headers {
+                    assert_eq!(StateHeader::read(&mut headers).as_ref(), Ok(header));
+                }
+            }
             let (number, done) = (numbers[0], vec![false; FUNCTIONS]);
             self.open = Some(OpenCut { number, is_full, parts, was, done });
             return Ok(());
@@ -205,7 +213,8 @@ impl<D: FnMut(u64) -> u64> Program<D> {
         let units = 1 + draw(most) as usize;
         let bytes = [ALL.bytes, ALL.bytes, ALL.bytes, 1, 20][draw(5) as usize];
         let budget = Budget { units, bytes };
-        open.done[function] = states[function].walk(budget, &mut open.parts[function]).unwrap();
+        open.done[function] =
+            states[function].walk(&mut { budget }, &mut open.parts[function]).unwrap();
         if open.done.contains(&false) {
             return Ok(());
         }

@@ -153,7 +153,7 @@ fn what_was_registered_is_found_by_its_name_and_its_types_only() {
     assert_eq!(get(&mut second, "x", COUNT, 0), Ok(Some(1)));
     assert_eq!((second.len(), second.wheel.len()), (1, 1));
     let mut part = Part::default();
-    assert!(second.walk(ALL, &mut part).unwrap());
+    assert!(second.walk(&mut { ALL }, &mut part).unwrap());
     assert!(part.records.is_empty(), "nothing was written");
     second.committed(cut);
     assert!(!second.wants_full());
@@ -182,12 +182,12 @@ fn a_table_is_registered_while_a_walk_is_half_way_through_it() {
         expire_all(&mut second, 109);
         let cut = second.take_cut(None);
         let mut part = Part { headers: second.declared_states(), ..Part::default() };
-        assert!(!second.walk(Budget { units, ..ALL }, &mut part).unwrap());
+        assert!(!second.walk(&mut Budget { units, ..ALL }, &mut part).unwrap());
         let mut cursor = seek_at(&second, &id, 109);
         let mut table = second.table(&mut cursor, &id, rows).unwrap();
         assert!(table.remove(&30) && table.insert(7, 0));
         second.commit(cursor);
-        assert!(second.walk(ALL, &mut part).unwrap());
+        assert!(second.walk(&mut { ALL }, &mut part).unwrap());
         second.committed(cut);
         let mut third = restored(&[], &[part], 109);
         let mut cursor = seek_at(&third, &id, 109);
