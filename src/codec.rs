@@ -17,6 +17,17 @@ use crate::value::Value;
 /// Why a value cannot be written or read.
 pub(crate) type CodecError = Box<dyn StdError + Send + Sync>;
 
+/// Why a value cannot be part of a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", match is_read_back {
+    false => "cannot be written",
+    true => "can be written, but not be read again",
+})]
+pub(crate) struct Unwritable {
+    is_read_back: bool,
+    why: CodecError,
+}
+
 /// How values of one type become bytes, and back.
 ///
 /// Nothing outside this crate can do anything with it.
@@ -28,6 +39,14 @@ pub struct Codec<V> {
     is_built_in: bool,
 }
 
+impl<V> Clone for Codec<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Codec<V> {}
+
 impl<V> Codec<V> {
     /// Adds the bytes of a value.
     ///
@@ -37,6 +56,26 @@ impl<V> Codec<V> {
     /// before that stays.
     pub(crate) fn write(&self, value: &V, to: &mut Vec<u8>) -> Result<(), CodecError> {
         caught(|| (self.write)(value, to))
+    }
+
+    /// Adds the bytes of a value for a snapshot, and reads them back if it is asked to.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write`](Self::write) and [`read`](Self::read).
+    pub(crate) fn store(
+        &self,
+        value: &V,
+        to: &mut Vec<u8>,
+        reads_back: bool,
+    ) -> Result<(), Unwritable> {
+        let start = to.len();
+        self.write(value, to).map_err(|why| Unwritable { is_read_back: false, why })?;
+        if reads_back {
+            let read = self.read(&to[start..]).map(drop);
+            read.map_err(|why| Unwritable { is_read_back: true, why })?;
+        }
+        Ok(())
     }
 
     /// The value of all of the bytes.

@@ -129,6 +129,11 @@ impl<'r> Reader<'r> {
         }
     }
 
+    /// A number of 32 bits.
+    pub(crate) fn small(&mut self) -> Result<u32, Damage> {
+        u32::try_from(self.varint()?).map_err(|_| "a number in it is too large")
+    }
+
     /// A byte that says yes or no.
     pub(crate) fn flag(&mut self) -> Result<bool, Damage> {
         match self.byte()? {

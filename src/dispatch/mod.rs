@@ -16,9 +16,11 @@ mod mailboxes;
 mod meters;
 mod names;
 mod operations;
+mod record;
 mod remote;
 mod slots;
 mod table;
+mod types;
 
 use std::cmp::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -84,6 +86,17 @@ pub(crate) struct Head {
     pub(crate) caller: Id,
     /// The names of target and caller, where a number would mean nothing on another worker.
     pub(crate) names: Option<Arc<(TypeName, Option<TypeName>)>>,
+}
+
+/// Where a message stands in the loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place<T> {
+    /// Its ingress time.
+    pub(crate) time: T,
+    /// How deep it stands, where messages are handled in the order of time; otherwise 0.
+    pub(crate) depth: u64,
+    /// Whether it is known to be an ingress record, for which the frontier that functions see waits.
+    pub(crate) record: bool,
 }
 
 /// What a message that is being handled can reach outside this room.

@@ -14,13 +14,13 @@ use std::rc::Rc;
 use super::FunctionState;
 use super::addresses::{Addresses, Slot};
 use super::deadline::{Item, Upkeep};
-use super::pen::{self, Fault, Pen, Pin, WriteError};
+use super::pen::{self, Pen, Pin, WriteError};
 use super::record::StateHeader;
 use super::stamps::{Marks, Range, Stamp, Stamps};
 use super::tombstones::Tombstones;
 use super::walk::{Aside, Budget, Place, Sink, Walk, Walked};
 use crate::address::Id;
-use crate::codec::{Codec, CodecError};
+use crate::codec::{Codec, CodecError, Unwritable};
 
 #[derive(Default)]
 pub(super) struct Cuts {
@@ -125,7 +125,7 @@ impl Cutting<'_> {
     pub(super) fn keep(
         &mut self,
         slot: Slot,
-        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Unwritable>,
     ) {
         #[cfg(test)]
         if self.cuts.without == Some(Without::Kept) {

@@ -4,42 +4,31 @@ use super::elements::{Elements, Renewal};
 use super::record::{self, Tag};
 use super::walk::Budget;
 use crate::address::Id;
-use crate::codec::{Codec, CodecError};
+use crate::codec::{Codec, CodecError, Unwritable};
 use crate::placement;
 use crate::records;
 
 /// A piece of state that cannot be part of a snapshot.
 #[derive(Debug, thiserror::Error)]
-#[error("state \"{state}\" of \"{id}\" {}: {why}", match is_read_back {
-    false => "cannot be written",
-    true => "can be written, but not be read again",
-})]
+#[error("state \"{state}\" of \"{id}\" {why}")]
 pub(crate) struct WriteError {
     pub(crate) state: String,
     pub(crate) id: Id,
-    pub(crate) is_read_back: bool,
-    pub(crate) why: CodecError,
+    pub(crate) why: Unwritable,
 }
 
-/// Why a unit is no record.
-#[derive(Debug)]
-pub(super) struct Fault {
-    is_read_back: bool,
-    why: CodecError,
-}
-
-/// The same, with the state and the address.
+/// Why a unit is no record, with the state and the address.
 #[derive(Debug)]
 pub(super) struct Failure {
     column: u32,
     id: Id,
-    fault: Fault,
+    why: Unwritable,
 }
 
 impl Failure {
     pub(super) fn named(self, name: impl FnOnce(usize) -> String) -> WriteError {
-        let Failure { column, id, fault: Fault { is_read_back, why } } = self;
-        WriteError { state: name(column as usize), id, is_read_back, why }
+        let Failure { column, id, why } = self;
+        WriteError { state: name(column as usize), id, why }
     }
 }
 
@@ -66,14 +55,14 @@ impl Pen<'_> {
         column: u32,
         id: &Id,
         checked: &mut [bool],
-        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Unwritable>,
     ) -> Result<u16, Failure> {
         to.clear();
         let checked = &mut checked[column as usize];
         let reads_back = !std::mem::replace(checked, true);
         match write(&mut Pen { to, column, id, reads_back }) {
             Ok(()) => Ok(placement::bin(placement::hash(id)) as u16),
-            Err(fault) => Err(Failure { column, id: id.clone(), fault }),
+            Err(why) => Err(Failure { column, id: id.clone(), why }),
         }
     }
 
@@ -88,10 +77,10 @@ impl Pen<'_> {
         deadline: Option<u64>,
         codec: &Codec<V>,
         value: &V,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Unwritable> {
         record::begin(self.to, Tag::Value, self.column, self.id);
         self.deadline(deadline);
-        encode(self.to, codec, value, self.reads_back)
+        codec.store(value, self.to, self.reads_back)
     }
 
     pub(super) fn entry<K, V>(
@@ -99,11 +88,11 @@ impl Pen<'_> {
         deadline: Option<u64>,
         (keys, values): (&Codec<K>, &Codec<V>),
         (key, value): (&K, &V),
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Unwritable> {
         record::begin(self.to, Tag::Entry, self.column, self.id);
         self.deadline(deadline);
-        records::put_with_length(self.to, |to| encode(to, keys, key, self.reads_back))?;
-        encode(self.to, values, value, self.reads_back)
+        records::put_with_length(self.to, |to| keys.store(key, to, self.reads_back))?;
+        values.store(value, self.to, self.reads_back)
     }
 }
 
@@ -117,7 +106,7 @@ impl Pen<'_> {
         pin: Pin,
         (codec, expires): (&Codec<E>, bool),
         most: Budget,
-    ) -> Result<u64, Fault> {
+    ) -> Result<u64, Unwritable> {
         record::begin(self.to, Tag::Elements, self.column, self.id);
         records::put_varint(self.to, elements.base());
         if expires {
@@ -141,7 +130,7 @@ impl Pen<'_> {
                 && let Some((element, _)) = rest.next_if(|(_, other)| *other == deadline)
             {
                 let reads_back = std::mem::take(&mut self.reads_back);
-                records::put_with_length(self.to, |to| encode(to, codec, element, reads_back))?;
+                records::put_with_length(self.to, |to| codec.store(element, to, reads_back))?;
                 at += 1;
             }
             // How many, before them.
@@ -171,13 +160,4 @@ pub(super) fn tombstone(
         result?;
     }
     Ok(placement::bin(placement::hash(id)) as u16)
-}
-
-fn encode<V>(to: &mut Vec<u8>, codec: &Codec<V>, value: &V, reads_back: bool) -> Result<(), Fault> {
-    let start = to.len();
-    codec.write(value, to).map_err(|why| Fault { is_read_back: false, why })?;
-    if reads_back {
-        codec.read(&to[start..]).map_err(|why| Fault { is_read_back: true, why })?;
-    }
-    Ok(())
 }

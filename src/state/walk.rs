@@ -16,11 +16,11 @@ use super::chunks::CHUNK;
 use super::column::AnyColumn;
 use super::deadline::Item;
 use super::elements::Elements;
-use super::pen::{ELEMENTS_BYTES, Failure, Fault, Pen, Pin};
+use super::pen::{ELEMENTS_BYTES, Failure, Pen, Pin};
 use super::stamps::{Range, Stamp, Stamps};
 use super::tombstones::{self, Tombstones};
 use crate::address::Id;
-use crate::codec::Codec;
+use crate::codec::{Codec, Unwritable};
 use crate::records::{Mark, Records};
 
 /// Takes the records of a cut, by bin.
@@ -147,7 +147,7 @@ impl Walk {
         column: u32,
         id: &Id,
         scratch: &mut Vec<u8>,
-        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Unwritable>,
     ) {
         if self.failed.is_some() {
             return;
@@ -302,7 +302,7 @@ impl<'a> Walker<'a> {
     pub(super) fn write(
         &mut self,
         id: &Id,
-        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Fault>,
+        write: impl FnOnce(&mut Pen<'_>) -> Result<(), Unwritable>,
     ) -> Result<(), Failure> {
         let bin = Pen::write(self.scratch, self.column, id, self.checked, write)?;
         self.budget.bytes = self.budget.bytes.saturating_sub(self.scratch.len());
