@@ -8,7 +8,7 @@ mod clock;
 mod codec;
 mod dataflow;
 mod dead_letter;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing takes cuts yet"))]
+#[expect(dead_code, reason = "nothing takes cuts yet")]
 mod dispatch;
 mod egress;
 mod endpoint;

@@ -16,6 +16,7 @@ mod mailboxes;
 mod meters;
 mod names;
 mod operations;
+mod pen;
 mod record;
 mod remote;
 mod slots;
@@ -445,7 +446,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     where
         S: Surroundings<M, T, Held = H>,
     {
-        self.later.apply(self.effects.take_delayed());
+        self.later.apply::<T>(self.effects.take_delayed(), None);
         if self.later.len() > 0 {
             outside.expect_event();
         }
@@ -473,7 +474,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let until = if self.hurrying { u64::MAX } else { self.now_ms };
         while self.later.len() > 0
             && entrance.room() > 0
-            && let Some(routed) = self.later.next_due(until)
+            && let Some(routed) = self.later.next_due::<T>(until, None)
         {
             entrance.event(routed);
         }

@@ -1,6 +1,7 @@
 //! The dispatcher by itself, without a dataflow.
 
 mod batches;
+mod cuts;
 
 use std::cell::{Cell, RefCell};
 

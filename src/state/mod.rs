@@ -35,14 +35,15 @@ mod wheel;
 pub(crate) use addresses::Slot;
 pub(crate) use buffer::BufferAt;
 pub(crate) use declared::Declared;
-#[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
 pub(crate) use pen::WriteError;
 pub(crate) use record::StateHeader;
 #[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
 pub(crate) use restore::{RestoreError, Restoring};
 pub(crate) use table::TableAt;
+pub(crate) use tombstones::{Place as Tombstone, Tombstones};
+pub(crate) use walk::Budget;
 #[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
-pub(crate) use walk::{Budget, Sink};
+pub(crate) use walk::Sink;
 pub(crate) use wheel::{Wheel, WheelKey};
 
 use addresses::Addresses;

@@ -122,6 +122,17 @@ impl<X> Wheel<X> {
         self.nodes.get(key)?.item.as_ref()
     }
 
+    /// The item of a key, and when it is due.
+    pub(crate) fn get_due(&self, key: WheelKey) -> Option<(u64, &X)> {
+        let node = self.nodes.get(key)?;
+        Some((node.due, node.item.as_ref()?))
+    }
+
+    /// All keys are below this.
+    pub(crate) fn keys(&self) -> WheelKey {
+        self.nodes.len() as WheelKey
+    }
+
     /// Gives out the next item that is due at `now` or before. `now` must not go back.
     pub(crate) fn next_due(&mut self, now: u64) -> Option<(u64, X)> {
         let key = self.peek_due(now)?;
