@@ -13,7 +13,7 @@ use super::egresses::dead_letters;
 use crate::clock::Clock;
 use crate::dead_letter::Stopped;
 use crate::dispatch::Surroundings;
-use crate::dispatch::{self, Batch, Bound, Dispatcher, Egresses, Entrance, Names, Routed};
+use crate::dispatch::{self, Batch, Bound, Dispatcher, Egresses, Entrance, Names, Place, Routed};
 use crate::function::Code;
 use crate::functions::{AtClose, Functions};
 use crate::placement;
@@ -103,6 +103,10 @@ impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
     fn release(&mut self, held: Held) {
         Outbox::release(self, held);
     }
+
+    fn place(&self, held: &Held) -> Place<T> {
+        place(self.place_of(held))
+    }
 }
 
 impl<M, T: Timestamp> Entrance<M, T> for Inbox<'_, T, Routed<M>> {
@@ -137,6 +141,15 @@ impl<M, T: Timestamp> Entrance<M, T> for Inbox<'_, T, Routed<M>> {
             None => self.event_first(message),
         }
     }
+
+    fn place(&self, held: &Held) -> Place<T> {
+        place(self.place_of(held))
+    }
+}
+
+/// A place in the loop, as the dispatcher knows it.
+fn place<T: Clone>(place: timely_statefun_operators::Place<'_, T>) -> Place<T> {
+    Place { time: place.time.clone(), depth: place.depth, record: place.record }
 }
 
 fn verdict(verdict: dispatch::Verdict) -> Verdict<Stopped> {

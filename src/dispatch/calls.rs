@@ -9,8 +9,11 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::pen::{Fault, Pen, Places, Slice};
+use super::record::{Note, Standing, Written};
+use super::slab::{Marks, Passage, Slab};
 use super::slots::Slots;
-use super::{Head, Routed, TypeIndex};
+use super::{Head, Place, Routed, TypeIndex};
 use crate::address::{Address, Id, TypeName};
 use crate::dead_letter::Reason;
 use crate::expiration::Expiration;
@@ -93,8 +96,10 @@ enum Stage {
 pub(super) struct First<T, H> {
     /// How many messages led to it.
     pub(super) depth: u32,
-    /// Its time, if it stands for them at a later one.
-    pub(super) time: Option<(T, H)>,
+    /// The time at which it came, if nothing holds that.
+    pub(super) came: Option<T>,
+    /// Where it stands, if it stands for them at a later time.
+    pub(super) place: Option<(Place<T>, H)>,
 }
 
 /// An address that is not idle.
@@ -108,6 +113,18 @@ struct Busy<M, T, H> {
     waiting: VecDeque<Kept<M, T, H>>,
     /// How many messages a batch may have, while the one that fails is looked for.
     messages_max: usize,
+    /// Of the batch and then what waits.
+    marks: Marks,
+}
+
+impl<M, T, H> Busy<M, T, H> {
+    fn len(&self) -> usize {
+        self.batch.len() + self.waiting.len()
+    }
+
+    fn get(&self, at: usize) -> Option<&Kept<M, T, H>> {
+        self.batch.get(at).or_else(|| self.waiting.get(at - self.batch.len()))
+    }
 }
 
 /// Limits on a batch.
@@ -124,8 +141,7 @@ pub(crate) struct BatchLimits {
 /// The calls of one worker.
 pub(super) struct Calls<M, T, H> {
     keys: HashMap<(TypeIndex, Id), CallKey>,
-    busy: Vec<Option<Busy<M, T, H>>>,
-    free: Vec<CallKey>,
+    busy: Slab<Busy<M, T, H>>,
     /// How many messages are kept without a time held for them.
     detached: usize,
     /// Bytes of what is kept, by number of the function.
@@ -134,13 +150,14 @@ pub(super) struct Calls<M, T, H> {
     /// quarters of it.
     bytes_soft: usize,
     pub(super) slots: Slots<CallKey>,
+    pub(super) passage: Passage,
 }
 
-impl<M, T: PartialEq, H> Calls<M, T, H> {
+impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
     pub(super) fn new(slots: Slots<CallKey>, functions: usize, bytes_soft: usize) -> Self {
-        let (keys, busy, free) = (HashMap::new(), Vec::new(), Vec::new());
+        let (keys, busy, passage) = (HashMap::new(), Slab::default(), Passage::default());
         let bytes = vec![0; functions];
-        Calls { keys, busy, free, detached: 0, bytes, bytes_soft, slots }
+        Calls { keys, busy, detached: 0, bytes, bytes_soft, slots, passage }
     }
 
     /// Notes that something is kept from now on.
@@ -170,8 +187,9 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
     pub(super) fn push(&mut self, function: usize, kept: Kept<M, T, H>) {
         self.weigh(function, &kept);
         let address = address_of(&kept.routed.head);
-        if let Some(key) = self.keys.get(&address) {
-            self.busy_mut(*key).waiting.push_back(kept);
+        if let Some(&key) = self.keys.get(&address) {
+            self.touch(key);
+            self.busy_mut(key).waiting.push_back(kept);
             return;
         }
         let busy = Busy {
@@ -181,23 +199,51 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
             first: None,
             waiting: VecDeque::from([kept]),
             messages_max: usize::MAX,
+            marks: Marks::new(&self.passage),
         };
-        let key = match self.free.pop() {
-            Some(key) => {
-                self.busy[key as usize] = Some(busy);
-                key
-            }
-            None => {
-                self.busy.push(Some(busy));
-                (self.busy.len() - 1) as CallKey
-            }
-        };
+        let key = self.busy.insert(busy);
         self.keys.insert(address, key);
         self.slots.begin(function, key);
     }
 
+    fn busy(&self, key: CallKey) -> &Busy<M, T, H> {
+        self.busy.get(key).expect("the key names an address that is not idle")
+    }
+
     fn busy_mut(&mut self, key: CallKey) -> &mut Busy<M, T, H> {
-        self.busy[key as usize].as_mut().expect("the key names an address that is not idle")
+        self.busy.get_mut(key).expect("the key names an address that is not idle")
+    }
+
+    /// Notes that the messages of an address are about to change. Says whether the open cut needs some
+    /// of them.
+    fn touch(&mut self, key: CallKey) -> bool {
+        let Calls { busy, passage, .. } = self;
+        let busy = busy.get_mut(key).expect("the key names an address that is not idle");
+        let messages = busy.len();
+        passage.touch(key, &mut busy.marks, messages)
+    }
+
+    /// Writes the first messages of an address, which are about to be taken off, as far as the open cut
+    /// needs them.
+    fn write_first(
+        &mut self,
+        key: CallKey,
+        messages: usize,
+        mut pen: Option<&mut Pen<M, T>>,
+        places: Places<'_, T, H>,
+    ) {
+        if !self.touch(key) {
+            return;
+        }
+        let busy = self.busy_mut(key);
+        for at in 0..messages {
+            if busy.marks.pop()
+                && let Some(pen) = pen.as_deref_mut()
+                && let Some(kept) = busy.get(at)
+            {
+                pen.keep(&written(kept, places));
+            }
+        }
     }
 
     /// The batch to call for next: of one time, within the limits, and not without a message.
@@ -229,16 +275,13 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
 
     /// The type of the address that a call is for.
     pub(super) fn function_type(&self, key: CallKey) -> TypeIndex {
-        let busy = self.busy[key as usize].as_ref();
-        let busy = busy.expect("the key names an address that is not idle");
-        let kept = busy.batch.first().or(busy.waiting.front());
+        let kept = self.busy(key).get(0);
         kept.expect("an address that is not idle has a message").routed.head.target_type
     }
 
     /// The first message of the batch that was called for.
     pub(super) fn first_head(&self, key: CallKey) -> &Head {
-        let busy = self.busy[key as usize].as_ref();
-        &busy.expect("the key names an address that is not idle").batch[0].routed.head
+        &self.busy(key).batch[0].routed.head
     }
 
     /// The time at which all of a batch takes effect, if that is not the time of its first message.
@@ -251,9 +294,9 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
     }
 
     /// Keeps the time of the first message of a batch that takes effect at a later one.
-    pub(super) fn keep_first(&mut self, key: CallKey, time: T, held: H) {
+    pub(super) fn keep_first(&mut self, key: CallKey, place: Place<T>, held: H) {
         let first = self.busy_mut(key).first.as_mut();
-        first.expect("it was answered").time = Some((time, held));
+        first.expect("it was answered").place = Some((place, held));
     }
 
     /// What the message is by itself that was brought in again.
@@ -263,17 +306,21 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
     }
 
     /// Notes how a call ended. Its first message, which is to be brought in again, stands for all of
-    /// them.
+    /// them. It is written first, if the open cut needs it.
     pub(super) fn answer(
         &mut self,
         key: CallKey,
         answer: Result<CallEffects, CallFailure>,
+        pen: Option<&mut Pen<M, T>>,
+        places: Places<'_, T, H>,
     ) -> Kept<M, T, H> {
+        self.write_first(key, 1, pen, places);
         let busy = self.busy_mut(key);
         busy.stage = Stage::Answered(answer);
         let depth = busy.batch.iter().map(|kept| kept.routed.head.depth).max().unwrap_or(0);
         let mut first = busy.batch.remove(0);
-        busy.first = Some(First { depth: first.routed.head.depth, time: None });
+        let came = first.held.is_none().then(|| first.time.clone());
+        busy.first = Some(First { depth: first.routed.head.depth, came, place: None });
         first.routed.head.again = true;
         first.routed.head.depth = depth;
         let function = busy.function;
@@ -302,7 +349,12 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
         let key = self.keys[&address_of(&first.routed.head)];
         let function = self.busy_mut(key).function;
         self.weigh(function, &first);
+        let is_cut = self.touch(key);
         let busy = self.busy_mut(key);
+        if is_cut {
+            // It was written when it was answered, or handed over by the loop.
+            busy.marks.placed_first(1);
+        }
         busy.messages_max = (busy.batch.len() + 1).div_ceil(2);
         for kept in busy.batch.drain(..).rev() {
             busy.waiting.push_front(kept);
@@ -311,10 +363,18 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
         self.slots.begin(function, key);
     }
 
-    /// Ends a batch: returns its messages but the first, and has what waits called for next.
-    pub(super) fn finish(&mut self, head: &Head, went_well: bool) -> Vec<Kept<M, T, H>> {
+    /// Ends a batch: returns its messages but the first, and has what waits called for next. They are
+    /// written first, as far as the open cut needs them.
+    pub(super) fn finish(
+        &mut self,
+        head: &Head,
+        went_well: bool,
+        pen: Option<&mut Pen<M, T>>,
+        places: Places<'_, T, H>,
+    ) -> Vec<Kept<M, T, H>> {
         let address = address_of(head);
         let key = self.keys[&address];
+        self.write_first(key, self.busy(key).batch.len(), pen, places);
         let busy = self.busy_mut(key);
         let batch = std::mem::take(&mut busy.batch);
         if went_well {
@@ -323,8 +383,7 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
         }
         let (function, idle) = (busy.function, busy.waiting.is_empty());
         if idle {
-            self.busy[key as usize] = None;
-            self.free.push(key);
+            self.busy.remove(key);
             self.keys.remove(&address);
         } else {
             self.slots.begin(function, key);
@@ -332,6 +391,62 @@ impl<M, T: PartialEq, H> Calls<M, T, H> {
         batch.iter().for_each(|kept| self.unweigh(function, kept));
         batch
     }
+
+    /// What a message is by itself that was brought in again since its batch was answered.
+    pub(super) fn answered(&self, head: &Head) -> Option<&First<T, H>> {
+        let key = self.keys.get(&address_of(head))?;
+        self.busy(*key).first.as_ref()
+    }
+
+    /// Takes a cut, and begins to write it.
+    pub(super) fn take_cut(&mut self) {
+        self.passage.begin(self.busy.end());
+    }
+
+    /// Writes some more of the cut, and says whether that was all of it.
+    pub(super) fn walk(
+        &mut self,
+        slice: &mut Slice<'_, M, T>,
+        places: Places<'_, T, H>,
+    ) -> Result<bool, Fault> {
+        while let Some(key) = self.passage.next() {
+            if !slice.has_room() {
+                return Ok(false);
+            }
+            slice.look();
+            if let Some(busy) = self.busy.get_mut(key) {
+                let messages = busy.len();
+                self.passage.arrive(key, &mut busy.marks, messages);
+                while let Some(at) = busy.marks.advance() {
+                    slice.look();
+                    let kept = busy.get(at).expect("what is marked is there");
+                    slice.write(&written(kept, places))?;
+                    if !slice.has_room() {
+                        break;
+                    }
+                }
+                if busy.marks.is_on() {
+                    return Ok(false);
+                }
+            }
+            self.passage.pass();
+        }
+        Ok(true)
+    }
+}
+
+/// A message as it is written.
+fn written<'a, M, T: Clone, H>(
+    kept: &'a Kept<M, T, H>,
+    places: Places<'_, T, H>,
+) -> Written<'a, M, T> {
+    let Routed { head, message } = &kept.routed;
+    let standing = match &kept.held {
+        Some(held) => Standing::Held(places(held)),
+        None => Standing::Came(kept.time.clone()),
+    };
+    let note = Note::InFlight { is_first: false };
+    Written { note, head, types: head.types(), standing, message }
 }
 
 /// What a message that is kept counts for.

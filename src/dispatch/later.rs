@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 
 use super::pen::{Fault, Pen, Slice};
 use super::record::{self, Delay, Identity, Note, Origin, Standing, Written};
-use super::{Head, NOBODY, Routed, TypeIndex};
+use super::{Head, Routed, TypeIndex};
 use crate::address::Id;
 use crate::placement;
 use crate::state::{Tombstone, Tombstones, Wheel, WheelKey};
@@ -362,6 +362,11 @@ impl<M> Later<M> {
 
 #[cfg(test)]
 impl<M> Later<M> {
+    /// Who sets messages here.
+    pub(super) fn own(&self) -> Origin {
+        self.origins[OWN as usize]
+    }
+
     /// Has no tombstones kept.
     pub(super) fn lose_tombstones(&mut self) {
         self.cuts().keeps_no_tombstones = true;
@@ -400,11 +405,10 @@ impl Cuts {
 /// A message as it is written.
 fn written<M, T>(identity: Identity, due_ms: u64, delayed: &Delayed<M>) -> Written<'_, M, T> {
     let Routed { head, message } = &delayed.routed;
-    let caller_type = (head.caller_type != NOBODY).then_some(head.caller_type);
     Written {
         note: Note::Delayed(Delay { identity, due_ms, token: delayed.token.as_deref() }),
         head,
-        types: (head.target_type, caller_type),
+        types: head.types(),
         standing: Standing::Event,
         message,
     }

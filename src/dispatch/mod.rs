@@ -7,6 +7,7 @@
 mod buffer;
 mod calls;
 mod context;
+mod cuts;
 mod delayed;
 mod effects;
 mod egresses;
@@ -19,6 +20,7 @@ mod operations;
 mod pen;
 mod record;
 mod remote;
+mod slab;
 mod slots;
 mod table;
 mod types;
@@ -46,6 +48,7 @@ use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 use crate::function::{Body, Code};
 use crate::state::{FunctionState, Slot};
 use calls::{Calls, RemoteState};
+use cuts::{Cuts, pen};
 use effects::{Effects, Reached};
 use later::Later;
 use mailboxes::{Arrival, Mailboxes};
@@ -89,6 +92,13 @@ pub(crate) struct Head {
     pub(crate) names: Option<Arc<(TypeName, Option<TypeName>)>>,
 }
 
+impl Head {
+    /// The numbers of the target's type and of the caller's, if somebody sent the message.
+    fn types(&self) -> (TypeIndex, Option<TypeIndex>) {
+        (self.target_type, (self.caller_type != NOBODY).then_some(self.caller_type))
+    }
+}
+
 /// Where a message stands in the loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place<T> {
@@ -119,6 +129,8 @@ pub(crate) trait Surroundings<M, T> {
     fn expect_event(&mut self);
     /// Gives a time back that was held.
     fn release(&mut self, held: Self::Held);
+    /// Where something stands that is held.
+    fn place(&self, held: &Self::Held) -> Place<T>;
 }
 
 /// Where messages come in that no other message sent just now.
@@ -138,6 +150,8 @@ pub(crate) trait Entrance<M, T> {
     fn hold_later(&mut self, held: &Self::Held, time: T) -> Self::Held;
     /// Like [`resume`](Self::resume), before all others.
     fn resume_first(&mut self, held: Option<Self::Held>, message: Routed<M>);
+    /// Where something stands that is held.
+    fn place(&self, held: &Self::Held) -> Place<T>;
 }
 
 /// What became of a message.
@@ -203,6 +217,8 @@ pub(crate) struct Dispatcher<M, T, H> {
     mailboxes: Mailboxes<M, H>,
     operations: Operations<M, H>,
     calls: Calls<M, T, H>,
+    /// If cuts are taken.
+    cuts: Option<Box<Cuts<M, T>>>,
     /// What the running invocation does; empty between invocations.
     effects: Effects<M>,
     /// Scratch space of [`foresee`](Self::foresee).
@@ -233,6 +249,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             mailboxes: Mailboxes::default(),
             operations,
             calls,
+            cuts: None,
             effects: Effects::default(),
             foreseen: Vec::new(),
         };
@@ -288,9 +305,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         if body.is_some_and(|body| matches!(body.code, Code::Remote(_))) {
             return self.deliver_remote(routed, outside);
         }
-        let attempts = match self.mailboxes.meet(&routed.head) {
-            Arrival::Free => 0,
-            Arrival::Again(attempts) => attempts,
+        let (is_again, attempts) = match self.mailboxes.meet(&routed.head) {
+            Arrival::Free => (false, 0),
+            Arrival::Again(attempts) => (true, attempts),
             Arrival::Behind => {
                 let held = self.put_off(&routed.head, outside);
                 self.mailboxes.keep_behind(routed, held);
@@ -310,8 +327,10 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             self.mailboxes.keep_failed(routed, held, attempts, &body.retry, now_ms);
             return Verdict::GivenUp;
         }
-        if attempts > 0 && !matches!(&result, Err(Failure { on_failure: OnFailure::Stop, .. })) {
-            for (behind, held) in self.mailboxes.close(&routed.head) {
+        if is_again && !matches!(&result, Err(Failure { on_failure: OnFailure::Stop, .. })) {
+            let places = |held: &H| outside.place(held);
+            let next = self.mailboxes.next_behind(&routed.head, pen(&mut self.cuts), &places);
+            if let Some((behind, held)) = next {
                 outside.resume_first(held, behind);
             }
         }
@@ -446,7 +465,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     where
         S: Surroundings<M, T, Held = H>,
     {
-        self.later.apply::<T>(self.effects.take_delayed(), None);
+        self.later.apply(self.effects.take_delayed(), pen(&mut self.cuts));
         if self.later.len() > 0 {
             outside.expect_event();
         }
@@ -465,16 +484,17 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     /// Brings in what is due: delayed messages, and messages that are tried again. Gives back what
     /// has expired.
     pub(crate) fn poll<E: Entrance<M, T, Held = H>>(&mut self, entrance: &mut E) {
-        while entrance.room() > 0
-            && let Some((routed, held)) = self.mailboxes.next_due(self.now_ms)
-        {
+        while entrance.room() > 0 {
+            let places = |held: &H| entrance.place(held);
+            let next = self.mailboxes.next_due(self.now_ms, pen(&mut self.cuts), &places);
+            let Some((routed, held)) = next else { break };
             entrance.resume_first(held, routed);
         }
         self.hurrying = self.bound.hurry_at_close && entrance.ingress_is_over();
         let until = if self.hurrying { u64::MAX } else { self.now_ms };
         while self.later.len() > 0
             && entrance.room() > 0
-            && let Some(routed) = self.later.next_due::<T>(until, None)
+            && let Some(routed) = self.later.next_due(until, pen(&mut self.cuts))
         {
             entrance.event(routed);
         }

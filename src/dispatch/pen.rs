@@ -121,10 +121,6 @@ impl<M, T> Pen<M, T> {
         self.kept.bytes()
     }
 
-    pub(super) fn codecs(&self) -> Codecs<M, T> {
-        self.codecs
-    }
-
     /// Keeps a message for the cut as it is, before it is changed.
     pub(super) fn keep(&mut self, written: &Written<'_, M, T>) {
         #[cfg(test)]

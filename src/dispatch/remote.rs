@@ -10,6 +10,7 @@ use super::calls::{
     Kept, RemoteState,
 };
 use super::context::Context;
+use super::cuts::pen;
 use super::{
     Dispatcher, Entrance, Entry, Failure, Routed, Surroundings, TypeIndex, Verdict, panic_message,
 };
@@ -135,11 +136,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let body = self.entries[self.calls.function_type(key) as usize].body.as_ref();
         let join = body.and_then(|body| body.join).filter(|_| answer.is_ok());
         let joined = join.and_then(|join| self.calls.joined(key, join));
-        let Kept { routed, held, time, .. } = self.calls.answer(key, answer);
+        let places = |held: &H| entrance.place(held);
+        let kept = self.calls.answer(key, answer, pen(&mut self.cuts), &places);
+        let Kept { routed, held, .. } = kept;
         match (joined, held) {
             (Some(joined), Some(held)) => {
                 let later = entrance.hold_later(&held, joined);
-                self.calls.keep_first(key, time, held);
+                self.calls.keep_first(key, entrance.place(&held), held);
                 entrance.resume(Some(later), routed);
             }
             (_, held) => entrance.resume(held, routed),
@@ -179,13 +182,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         }
         let head = self.calls.first_head(key);
         let cursor = entry.state.seek(&head.target, head.hash, self.now_ms);
-        for wanted in &known[before..] {
-            if let Err(reason) = entry.state.get(&cursor, spec(wanted)).map(drop) {
-                entry.state.rollback(cursor);
-                return Err(*reason);
-            }
+        let get = |wanted| entry.state.get(&cursor, spec(wanted)).map(drop);
+        let registered = known[before..].iter().try_for_each(get);
+        match &registered {
+            Ok(()) => entry.state.commit(cursor),
+            Err(_) => entry.state.rollback(cursor),
         }
-        entry.state.commit(cursor);
+        registered.map_err(|reason| *reason)?;
         entry.remote_states = known;
         Ok(())
     }
@@ -202,7 +205,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let body = entry.body.clone().expect("it is bound");
         let Code::Remote(code) = &body.code else { unreachable!("the function is remote") };
         let answer = self.calls.take_answer(&routed.head);
-        let First { depth, time: first } = self.calls.take_first(&routed.head);
+        let First { depth, came, place: first } = self.calls.take_first(&routed.head);
         let result = match answer {
             Ok(effects) => {
                 let effects = std::cell::Cell::new(Some(effects));
@@ -218,7 +221,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         };
         match result {
             Ok(()) => {
-                let others = self.calls.finish(&routed.head, true).into_iter();
+                let places = |held: &H| outside.place(held);
+                let cuts = pen(&mut self.cuts);
+                let others = self.calls.finish(&routed.head, true, cuts, &places).into_iter();
                 let held = others.filter_map(|kept| kept.held).chain(first.map(|(_, held)| held));
                 held.for_each(|held| outside.release(held));
                 Verdict::Done
@@ -227,8 +232,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 let value = (code.to_typed)(&routed.message).expect("it was converted before");
                 routed.head.depth = depth;
                 let (time, held) = match first {
-                    Some((time, held)) => (time, Some(held)),
-                    None => (outside.time().clone(), self.put_off(&routed.head, outside)),
+                    Some((place, held)) => (place.time, Some(held)),
+                    None => {
+                        let time = came.unwrap_or_else(|| outside.time().clone());
+                        (time, self.put_off(&routed.head, outside))
+                    }
                 };
                 self.calls.halve(Kept { routed, value, time, held });
                 Verdict::GivenUp
@@ -238,7 +246,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 let batch = if on_failure == OnFailure::Stop {
                     Vec::new()
                 } else {
-                    self.calls.finish(&routed.head, false)
+                    let places = |held: &H| outside.place(held);
+                    self.calls.finish(&routed.head, false, pen(&mut self.cuts), &places)
                 };
                 for Kept { routed, time, held, .. } in batch {
                     let failure =
@@ -254,7 +263,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 }
                 let failure = Failure { attempts: 1, on_failure, ..Failure::untried(reason) };
                 let verdict = match &first {
-                    Some((time, _)) => self.fail(routed, failure, time),
+                    Some((place, _)) => self.fail(routed, failure, &place.time),
                     None => self.fail(routed, failure, outside.time()),
                 };
                 // A time at which a program stops stays held.

@@ -47,6 +47,9 @@ impl Surroundings<i64, u32> for Outside {
     }
     fn expect_event(&mut self) {}
     fn release(&mut self, _: u32) {}
+    fn place(&self, held: &u32) -> Place<u32> {
+        Place { time: *held, depth: 0, record: false }
+    }
 }
 
 fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32, u32>, Names) {

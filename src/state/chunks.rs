@@ -10,7 +10,7 @@ fn place(at: u32) -> (usize, usize) {
 }
 
 /// A vector of chunks of equal size: pushing never moves what is there.
-pub(super) struct Chunks<X>(Vec<Vec<X>>);
+pub(crate) struct Chunks<X>(Vec<Vec<X>>);
 
 impl<X> Default for Chunks<X> {
     fn default() -> Self {
@@ -20,29 +20,29 @@ impl<X> Default for Chunks<X> {
 
 impl<X> Chunks<X> {
     #[inline]
-    pub(super) fn get(&self, at: u32) -> Option<&X> {
+    pub(crate) fn get(&self, at: u32) -> Option<&X> {
         let (chunk, place) = place(at);
         self.0.get(chunk)?.get(place)
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut X> {
+    pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut X> {
         let (chunk, place) = place(at);
         self.0.get_mut(chunk)?.get_mut(place)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &X> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &X> {
         self.0.iter().flatten()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self.0.last() {
             Some(last) => (self.0.len() - 1) * CHUNK + last.len(),
             None => 0,
         }
     }
 
-    pub(super) fn push(&mut self, item: X) {
+    pub(crate) fn push(&mut self, item: X) {
         if self.0.last().is_none_or(|last| last.len() == CHUNK) {
             self.add_chunk();
         }

@@ -34,6 +34,7 @@ mod wheel;
 
 pub(crate) use addresses::Slot;
 pub(crate) use buffer::BufferAt;
+pub(crate) use chunks::Chunks;
 pub(crate) use declared::Declared;
 pub(crate) use pen::WriteError;
 pub(crate) use record::StateHeader;

@@ -1,16 +1,22 @@
-//! What becomes of messages that were in one call together.
+//! What becomes of messages that were in one call, or in one mailbox, together.
+
+use std::time::Duration;
 
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::function::Body;
+use crate::retry::Retry;
 
 const REMOTE: FunctionType<i64> = FunctionType::new("test/remote");
 
 /// A dispatcher whose one function is served elsewhere, and gives up what fails.
 fn remote(endpoint: Endpoint) -> (Dispatcher<i64, u32, Kept>, Names) {
-    let body = Body::remote(endpoint.on_failure(OnFailure::DeadLetter));
+    dispatching(REMOTE, Body::remote(endpoint.on_failure(OnFailure::DeadLetter)))
+}
+
+fn dispatching(of: FunctionType<i64>, body: Body<i64, u32>) -> (Dispatcher<i64, u32, Kept>, Names) {
     let bound = Bound {
-        functions: vec![(REMOTE.name(), Rc::new(body))],
+        functions: vec![(of.name(), Rc::new(body))],
         namespaces: Vec::new(),
         depth_max: u32::MAX,
         delayed_messages_max: 1000,
@@ -21,7 +27,7 @@ fn remote(endpoint: Endpoint) -> (Dispatcher<i64, u32, Kept>, Names) {
         when_full: OnFailure::Stop,
         worker: 0,
     };
-    let names = Names::new([REMOTE.name()].into_iter(), Vec::new());
+    let names = Names::new([of.name()].into_iter(), Vec::new());
     let egresses = Egresses::new(Vec::new(), LETTERS, Rc::new(Cell::new(true)));
     (Dispatcher::new(bound, names.clone(), egresses), names)
 }
@@ -64,6 +70,9 @@ impl Surroundings<i64, u32> for Loop {
     }
     fn expect_event(&mut self) {}
     fn release(&mut self, _: Kept) {}
+    fn place(&self, held: &Kept) -> Place<u32> {
+        Place { time: held.0, depth: 0, record: held.1 }
+    }
 }
 
 impl Entrance<i64, u32> for Loop {
@@ -86,6 +95,9 @@ impl Entrance<i64, u32> for Loop {
     }
     fn resume_first(&mut self, held: Option<Kept>, message: Routed<i64>) {
         self.resumed.push((held, message));
+    }
+    fn place(&self, held: &Kept) -> Place<u32> {
+        Place { time: held.0, depth: 0, record: held.1 }
     }
 }
 
@@ -141,4 +153,44 @@ fn messages_of_a_detached_function_are_given_up_at_the_time_of_the_event() {
         times.extend(letters.iter().map(|_| *time));
     });
     assert_eq!(times, [9, 9, 9]);
+}
+
+/// What came behind a message that failed is handled in its order, before what comes later; each of it is
+/// brought in by the one before it, and tried as often as if nothing had been before.
+#[test]
+fn what_came_behind_a_message_that_failed_comes_one_by_one_and_has_all_its_attempts() {
+    const FAILING: FunctionType<i64> = FunctionType::new("test/failing");
+    let failing = Function::<i64, i64, u32>::new(|_, message: &i64| match message % 2 {
+        0 => Err("even".into()),
+        _ => Ok(()),
+    });
+    let retry = Retry::attempts(3).first(Duration::from_millis(10)).jitter(0.0);
+    let failing = failing.retry(retry).on_failure(OnFailure::DeadLetter).body;
+    let (mut dispatcher, mut names) = dispatching(FAILING, failing);
+    let mut outside = Loop::at(5);
+    for message in 0..6 {
+        dispatcher.deliver(names.route(FAILING.message("a", message)), &mut outside);
+    }
+    assert!(outside.resumed.is_empty());
+    let (mut handled, mut now_ms) = (Vec::new(), 0);
+    while dispatcher.wake_at().is_some() {
+        now_ms += 10;
+        dispatcher.note_time(now_ms);
+        dispatcher.poll(&mut outside);
+        while let Some((held, routed)) = outside.resumed.pop() {
+            assert_eq!(held, Some((5, true)));
+            assert!(outside.resumed.is_empty(), "one after the other");
+            handled.push(routed.message);
+            dispatcher.deliver(routed, &mut outside);
+        }
+    }
+    // The first was tried before.
+    assert_eq!(handled, [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5]);
+    let mut letters = Vec::new();
+    dispatcher.drain_egresses(&mut |_, batch| {
+        letters.extend(*batch.records.downcast::<Vec<DeadLetter<i64>>>().unwrap());
+    });
+    let letters: Vec<_> = letters.iter().map(|letter| (letter.message, letter.attempts)).collect();
+    assert_eq!(letters, [(0, 3), (2, 3), (4, 3)]);
+    assert!(dispatcher.mailboxes.list().next().is_none(), "there is no mailbox any more");
 }
