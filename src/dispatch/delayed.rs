@@ -108,7 +108,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Context<'_, M, T> {
     /// passes it before, unless the function is [detached](crate::Function::detached). Messages that
     /// arrive meanwhile are handled as always.
     ///
-    /// `message` must make what this function takes. It may be asked more than once.
+    /// `message` must make what this function takes. It may be asked more than once, also for
+    /// [`Outcome::Unknown`] while the operation is under way: that is what a snapshot contains of it.
     ///
     /// ```
     /// # use timely_statefun::{Context, FunctionResult, Outcome, ValueSpec};
@@ -143,7 +144,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Context<'_, M, T> {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if self.operations {
-            self.reach.start(operations::task(operation, move |outcome| M::pack(message(outcome))));
+            self.reach
+                .start(operations::started(operation, move |outcome| M::pack(message(outcome))));
         } else {
             self.mistake.get_or_insert(Reason::UndeclaredOperation);
         }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::later::{Change, Later};
-use super::operations::Task;
+use super::operations::{Started, Unknown};
 use super::{Head, Routed, Surroundings};
 use crate::message::Carries;
 
@@ -20,7 +21,7 @@ pub(super) trait Reach<M, T> {
     fn token_is_used(&self, sender: &Head, token: &str) -> bool;
     fn send_after(&mut self, due_ms: u64, token: Option<Box<str>>, message: Routed<M>);
     fn cancel(&mut self, sender: &Head, token: &str) -> bool;
-    fn start(&mut self, operation: Task<M>);
+    fn start(&mut self, operation: Started<M>);
 }
 
 /// What an invocation does besides writing state, sending and emitting.
@@ -29,7 +30,7 @@ pub(super) struct Effects<M> {
     delayed: Vec<Option<Change<M>>>,
     /// What this invocation did with a token of its address.
     tokens: HashMap<Box<str>, Token>,
-    pub(super) started: Vec<Task<M>>,
+    pub(super) started: Vec<Started<M>>,
 }
 
 enum Token {
@@ -121,7 +122,7 @@ impl<M, T, S: Surroundings<M, T>> Reach<M, T> for Reached<'_, M, S> {
         true
     }
 
-    fn start(&mut self, operation: Task<M>) {
+    fn start(&mut self, operation: Started<M>) {
         self.effects.started.push(operation);
     }
 }
@@ -136,6 +137,15 @@ pub(super) struct Mapped<'a, M, N, T> {
 impl<'a, M, N, T> Mapped<'a, M, N, T> {
     pub(super) fn new(reach: &'a mut dyn Reach<M, T>) -> Self {
         Mapped { reach, message: PhantomData }
+    }
+}
+
+/// Makes a message that another one carries.
+struct Packed<N>(Arc<dyn Unknown<N>>);
+
+impl<M: Carries<N>, N> Unknown<M> for Packed<N> {
+    fn unknown(&self) -> M {
+        M::pack(self.0.unknown())
     }
 }
 
@@ -172,7 +182,8 @@ impl<M: Carries<N> + 'static, N: 'static, T> Reach<N, T> for Mapped<'_, M, N, T>
         self.reach.cancel(sender, token)
     }
 
-    fn start(&mut self, operation: Task<N>) {
-        self.reach.start(Box::pin(async move { operation.await.map(M::pack) }));
+    fn start(&mut self, Started { task, unknown }: Started<N>) {
+        let task = Box::pin(async move { task.await.map(M::pack) });
+        self.reach.start(Started { task, unknown: Arc::new(Packed(unknown)) });
     }
 }

@@ -472,12 +472,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let function = self.names.function(head.target_type) as usize;
         let body = self.entries[head.target_type as usize].body.as_ref();
         let detached = body.is_some_and(|body| body.detached);
-        for task in self.effects.started.drain(..) {
+        for started in self.effects.started.drain(..) {
             if detached {
                 outside.expect_event();
             }
             let held = (!detached).then(|| outside.hold());
-            self.operations.begin(function, head.clone(), held, task);
+            self.operations.begin(function, head.clone(), held, started);
         }
     }
 
@@ -511,7 +511,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     ) -> Verdict {
         match outcome {
             Ok(message) => {
-                let (routed, held) = self.operations.end(key, message);
+                let places = |held: &H| entrance.place(held);
+                let cuts = pen(&mut self.cuts);
+                let (routed, held) = self.operations.end(key, message, cuts, &places);
                 entrance.resume(held, routed);
                 Verdict::Done
             }

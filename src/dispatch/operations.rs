@@ -2,13 +2,21 @@
 //!
 //! A function begins an operation and is told its outcome in a message of its own. An operation that
 //! finds no place waits, unstarted.
+//!
+//! A cut cannot contain an operation. It contains the message that says that nobody knows what became of
+//! it, for each that was under way or waited for its place.
 
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::pen::{Fault, Pen, Places, Slice};
+use super::record::{Note, Standing, Written};
+use super::slab::{Passage, Slab};
 use super::slots::Slots;
 use super::{Head, Routed, panic_message};
 use crate::dead_letter::chain;
@@ -30,17 +38,42 @@ pub(crate) type OperationKey = u32;
 /// An operation, which gives the message that tells its outcome. `Err` if no message can be made.
 pub(crate) type Task<M> = Pin<Box<dyn Future<Output = Result<M, String>> + Send>>;
 
+/// Makes the message that says that an outcome is unknown.
+pub(super) trait Unknown<M> {
+    fn unknown(&self) -> M;
+}
+
+/// What a function says makes the message.
+struct Telling<V, F> {
+    message: F,
+    outcome: PhantomData<fn(V)>,
+}
+
+impl<V, M, F: Fn(Outcome<V>) -> M> Unknown<M> for Telling<V, F> {
+    fn unknown(&self) -> M {
+        (self.message)(Outcome::Unknown)
+    }
+}
+
+/// An operation that is to begin.
+pub(super) struct Started<M> {
+    pub(super) task: Task<M>,
+    pub(super) unknown: Arc<dyn Unknown<M>>,
+}
+
 /// Makes a task of an operation: whatever becomes of it, a message tells it.
-pub(super) fn task<V, E, M>(
+pub(super) fn started<V, E, M>(
     operation: impl Future<Output = Result<V, E>> + Send + 'static,
     message: impl Fn(Outcome<V>) -> M + Send + Sync + 'static,
-) -> Task<M>
+) -> Started<M>
 where
     V: Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
     M: 'static,
 {
-    Box::pin(async move {
+    let telling = Arc::new(Telling { message, outcome: PhantomData });
+    let unknown: Arc<dyn Unknown<M>> = Arc::<Telling<V, _>>::clone(&telling);
+    let task = Box::pin(async move {
         let outcome = {
             let mut operation = pin!(operation);
             let result = poll_fn(|context| {
@@ -56,29 +89,62 @@ where
                 Err(panic) => Outcome::Failed(format!("the operation panicked: {panic}")),
             }
         };
-        catch_unwind(AssertUnwindSafe(|| message(outcome))).map_err(|panic| panic_message(&*panic))
-    })
+        catch_unwind(AssertUnwindSafe(|| (telling.message)(outcome)))
+            .map_err(|panic| panic_message(&*panic))
+    });
+    Started { task, unknown }
 }
 
-struct Operation<H> {
+struct Operation<M, H> {
     function: usize,
     /// The address it belongs to, and whence it comes.
     head: Head,
     /// Its ingress time; none if its outcome is a new event.
     held: Option<H>,
+    unknown: Arc<dyn Unknown<M>>,
+    /// In which epoch it was begun.
+    epoch: u32,
+}
+
+impl<M, H> Operation<M, H> {
+    /// The head of the message that tells its outcome: its address is its own caller then.
+    fn head_of_outcome(&self) -> Head {
+        let head = self.head.clone();
+        let depth = if self.held.is_some() { head.depth.saturating_add(1) } else { 0 };
+        let (caller_type, caller) = (head.target_type, head.target.clone());
+        Head { depth, caller_type, caller, names: None, again: false, ..head }
+    }
+
+    /// Has the message written that says that its outcome is unknown.
+    fn write<T, X>(
+        &self,
+        places: Places<'_, T, H>,
+        write: impl FnOnce(&Written<'_, M, T>) -> Result<X, Fault>,
+    ) -> Result<X, Fault> {
+        let head = &self.head_of_outcome();
+        let message =
+            catch_unwind(AssertUnwindSafe(|| self.unknown.unknown())).map_err(|panic| {
+                Fault::outcome(head.target_type, head.target.clone(), panic_message(&*panic))
+            })?;
+        let held = self.held.as_ref();
+        let standing = held.map_or(Standing::Event, |held| Standing::Held(places(held)));
+        let (note, types, message) = (Note::Operation, head.types(), &message);
+        write(&Written { note, head, types, standing, message })
+    }
 }
 
 /// The operations of one worker.
 pub(super) struct Operations<M, H> {
-    operations: Vec<Option<Operation<H>>>,
-    free: Vec<OperationKey>,
+    operations: Slab<Operation<M, H>>,
     detached: usize,
     pub(super) slots: Slots<(OperationKey, Task<M>)>,
+    pub(super) passage: Passage,
 }
 
 impl<M, H> Operations<M, H> {
     pub(super) fn new(slots: Slots<(OperationKey, Task<M>)>) -> Self {
-        Operations { operations: Vec::new(), free: Vec::new(), detached: 0, slots }
+        let (operations, passage) = (Slab::default(), Passage::default());
+        Operations { operations, detached: 0, slots, passage }
     }
 
     /// Whether outcomes will come that are new events.
@@ -87,42 +153,77 @@ impl<M, H> Operations<M, H> {
     }
 
     /// Begins an operation, now or when there is room.
-    pub(super) fn begin(&mut self, function: usize, head: Head, held: Option<H>, task: Task<M>) {
+    pub(super) fn begin(
+        &mut self,
+        function: usize,
+        head: Head,
+        held: Option<H>,
+        Started { task, unknown }: Started<M>,
+    ) {
         self.detached += usize::from(held.is_none());
-        let operation = Some(Operation { function, head, held });
-        let key = match self.free.pop() {
-            Some(key) => {
-                self.operations[key as usize] = operation;
-                key
-            }
-            None => {
-                self.operations.push(operation);
-                (self.operations.len() - 1) as OperationKey
-            }
-        };
+        let epoch = self.passage.epoch();
+        let key = self.operations.insert(Operation { function, head, held, unknown, epoch });
         self.slots.begin(function, (key, task));
     }
 
-    /// Ends an operation: the message that tells its outcome, and the time held for it.
-    pub(super) fn end(&mut self, key: OperationKey, message: M) -> (Routed<M>, Option<H>) {
-        let (head, held) = self.remove(key);
-        let depth = if held.is_some() { head.depth.saturating_add(1) } else { 0 };
-        let (caller_type, caller) = (head.target_type, head.target.clone());
-        let head = Head { depth, caller_type, caller, names: None, again: false, ..head };
-        (Routed { head, message }, held)
+    /// Ends an operation: the message that tells its outcome, and the time held for it. If the open cut
+    /// needs it, it is written first that the outcome is unknown.
+    pub(super) fn end<T>(
+        &mut self,
+        key: OperationKey,
+        message: M,
+        pen: Option<&mut Pen<M, T>>,
+        places: Places<'_, T, H>,
+    ) -> (Routed<M>, Option<H>) {
+        let operation = self.operations.remove(key).expect("an operation ends once");
+        self.note_end(&operation);
+        if self.passage.needs(key, operation.epoch)
+            && let Some(pen) = pen
+        {
+            let kept = operation.write(places, |written| {
+                pen.keep(written);
+                Ok(())
+            });
+            kept.unwrap_or_else(|fault| pen.fail(fault));
+        }
+        (Routed { head: operation.head_of_outcome(), message }, operation.held)
     }
 
-    /// The address of an operation that ended without a message.
+    /// The address of an operation that ended without a message, which stops the program.
     pub(super) fn end_without(&mut self, key: OperationKey) -> Head {
-        self.remove(key).0
+        let operation = self.operations.remove(key).expect("an operation ends once");
+        self.note_end(&operation);
+        operation.head
     }
 
-    fn remove(&mut self, key: OperationKey) -> (Head, Option<H>) {
-        let operation = self.operations[key as usize].take();
-        let Operation { function, head, held } = operation.expect("an operation ends once");
-        self.free.push(key);
-        self.detached -= usize::from(held.is_none());
-        self.slots.end(function);
-        (head, held)
+    fn note_end(&mut self, operation: &Operation<M, H>) {
+        self.detached -= usize::from(operation.held.is_none());
+        self.slots.end(operation.function);
+    }
+
+    /// Takes a cut, and begins to write it.
+    pub(super) fn take_cut(&mut self) {
+        self.passage.begin(self.operations.end());
+    }
+
+    /// Writes some more of the cut, and says whether that was all of it.
+    pub(super) fn walk<T>(
+        &mut self,
+        slice: &mut Slice<'_, M, T>,
+        places: Places<'_, T, H>,
+    ) -> Result<bool, Fault> {
+        while let Some(key) = self.passage.next() {
+            if !slice.has_room() {
+                return Ok(false);
+            }
+            slice.look();
+            if let Some(operation) = self.operations.get(key)
+                && self.passage.needs(key, operation.epoch)
+            {
+                operation.write(places, |written| slice.write(written))?;
+            }
+            self.passage.pass();
+        }
+        Ok(true)
     }
 }
