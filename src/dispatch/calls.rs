@@ -435,6 +435,26 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
     }
 }
 
+/// An address, and all messages that are kept for it.
+#[cfg(test)]
+pub(super) type Listed<'a, M, T, H> = (&'a (TypeIndex, Id), Vec<&'a Kept<M, T, H>>);
+
+#[cfg(test)]
+impl<M, T, H> Calls<M, T, H> {
+    /// All messages that are kept, by address, those of a batch first.
+    pub(super) fn list(&self) -> impl Iterator<Item = Listed<'_, M, T, H>> {
+        self.keys.iter().map(|(address, key)| {
+            let busy = self.busy.get(*key).expect("the key names an address that is not idle");
+            (address, busy.batch.iter().chain(&busy.waiting).collect())
+        })
+    }
+
+    /// The first message of a batch that is called for.
+    pub(super) fn first(&self, key: CallKey) -> Option<&Kept<M, T, H>> {
+        self.busy.get(key)?.batch.first()
+    }
+}
+
 /// A message as it is written.
 fn written<'a, M, T: Clone, H>(
     kept: &'a Kept<M, T, H>,

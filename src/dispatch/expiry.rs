@@ -1,5 +1,6 @@
 //! State that has expired, of all functions of a worker.
 
+use super::cuts::note_bytes;
 use super::{Dispatcher, Entry};
 
 impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
@@ -22,7 +23,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let share = budget.checked_div(due).unwrap_or(0).max(1);
         let mut more = false;
         for entry in self.entries.iter_mut().filter(|entry| is_due(entry)) {
+            let cut_bytes = entry.state.cut_bytes();
             more |= entry.state.expire(now_ms, share);
+            note_bytes(&mut self.cuts, cut_bytes, &entry.state);
         }
         more
     }

@@ -41,6 +41,10 @@ pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
 pub(crate) use names::Names;
 pub use operations::Outcome;
 pub(crate) use operations::{OperationKey, Task};
+#[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
+pub(crate) use pen::CutSink;
+#[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
+pub(crate) use record::{Origin, RecordKind};
 pub use table::Table;
 
 use crate::address::{Id, TypeName};
@@ -48,7 +52,7 @@ use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 use crate::function::{Body, Code};
 use crate::state::{FunctionState, Slot};
 use calls::{Calls, RemoteState};
-use cuts::{Cuts, pen};
+use cuts::{Cuts, note_bytes, pen};
 use effects::{Effects, Reached};
 use later::Later;
 use mailboxes::{Arrival, Mailboxes};
@@ -266,11 +270,15 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 let within = |(bound, _): &&(&str, _)| *bound == name.namespace();
                 self.bound.namespaces.iter().find(within).map(|(_, body)| body)
             });
-            let state = body
-                .map(|body| FunctionState::new(&body.values, body.registry))
-                .unwrap_or_default();
+            let body = body.cloned();
+            let state = body.as_ref().map(|body| {
+                let mut state = FunctionState::new(&body.values, body.registry);
+                self.keep_cuts_of(&mut state);
+                state
+            });
+            let state = state.unwrap_or_default();
             self.entries.push(Entry {
-                body: body.cloned(),
+                body,
                 state,
                 remote_states: Vec::new(),
                 meters: Meters::default(),
@@ -414,6 +422,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let Routed { head, message } = routed;
         let Entry { body, state, meters, .. } = &mut self.entries[head.target_type as usize];
         let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
+        let cut_bytes = state.cut_bytes();
         let mut cursor = state.seek(&head.target, head.hash, self.now_ms);
         let mut mistake = None;
         let mut reached = Reached { outside, later: &self.later, effects: &mut self.effects };
@@ -440,6 +449,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         match mistake.map_or(result, Err) {
             Ok(()) => {
                 state.commit(cursor);
+                note_bytes(&mut self.cuts, cut_bytes, state);
                 self.egresses.commit();
                 if !self.effects.is_empty() {
                     self.take_effect(head, outside);
@@ -448,6 +458,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             }
             Err(reason) => {
                 state.rollback(cursor);
+                // What was adopted may have been written.
+                note_bytes(&mut self.cuts, cut_bytes, state);
                 self.egresses.rollback();
                 if !self.effects.is_empty() {
                     self.effects.clear();

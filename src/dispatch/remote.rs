@@ -10,7 +10,7 @@ use super::calls::{
     Kept, RemoteState,
 };
 use super::context::Context;
-use super::cuts::pen;
+use super::cuts::{note_bytes, pen};
 use super::{
     Dispatcher, Entrance, Entry, Failure, Routed, Surroundings, TypeIndex, Verdict, panic_message,
 };
@@ -98,6 +98,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         };
         let batch = self.calls.batch(key, &limits(code, body));
         let head = &batch[0].routed.head;
+        let cut_bytes = state.cut_bytes();
         let cursor = state.seek(&head.target, head.hash, self.now_ms);
         let states = remote_states.iter().map(|kept| {
             let bytes = state.get(&cursor, spec(kept)).expect("it was registered so").cloned();
@@ -109,6 +110,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let request = CallRequest { target, states, messages: messages.collect() };
         // To read a state may be to keep it for longer.
         state.commit(cursor);
+        note_bytes(&mut self.cuts, cut_bytes, state);
         let function = self.names.function(function as u32) as usize;
         to(key, function, request);
     }
@@ -181,6 +183,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             }
         }
         let head = self.calls.first_head(key);
+        let cut_bytes = entry.state.cut_bytes();
         let cursor = entry.state.seek(&head.target, head.hash, self.now_ms);
         let get = |wanted| entry.state.get(&cursor, spec(wanted)).map(drop);
         let registered = known[before..].iter().try_for_each(get);
@@ -188,6 +191,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             Ok(()) => entry.state.commit(cursor),
             Err(_) => entry.state.rollback(cursor),
         }
+        note_bytes(&mut self.cuts, cut_bytes, &entry.state);
         registered.map_err(|reason| *reason)?;
         entry.remote_states = known;
         Ok(())

@@ -38,13 +38,11 @@ pub(crate) use chunks::Chunks;
 pub(crate) use declared::Declared;
 pub(crate) use pen::WriteError;
 pub(crate) use record::StateHeader;
-#[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
+#[cfg_attr(not(test), expect(unused_imports, reason = "nothing restores state yet"))]
 pub(crate) use restore::{RestoreError, Restoring};
 pub(crate) use table::TableAt;
 pub(crate) use tombstones::{Place as Tombstone, Tombstones};
-pub(crate) use walk::Budget;
-#[cfg_attr(not(test), expect(unused_imports, reason = "nothing takes cuts of state yet"))]
-pub(crate) use walk::Sink;
+pub(crate) use walk::{Budget, Sink};
 pub(crate) use wheel::{Wheel, WheelKey};
 
 use addresses::Addresses;

@@ -1,10 +1,10 @@
 //! Cuts of a running dispatcher: what was stored of each is what there was when it was taken.
 
+mod cost;
 mod delayed;
+mod faults;
 
-use crate::dispatch::TypeIndex;
-use crate::dispatch::pen::CutSink;
-use crate::dispatch::record::RecordKind;
+use crate::dispatch::{CutSink, RecordKind, TypeIndex};
 use crate::state::Budget;
 
 /// Numbers by chance, from a seed.
