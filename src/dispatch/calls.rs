@@ -206,6 +206,17 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
         self.slots.begin(function, key);
     }
 
+    /// Takes a message in that was stored, before all others of its address or behind them.
+    pub(super) fn restore(&mut self, function: usize, kept: Kept<M, T, H>, is_first: bool) {
+        match self.keys.get(&address_of(&kept.routed.head)).copied() {
+            Some(key) if is_first => {
+                self.weigh(function, &kept);
+                self.busy_mut(key).waiting.push_front(kept);
+            }
+            _ => self.push(function, kept),
+        }
+    }
+
     fn busy(&self, key: CallKey) -> &Busy<M, T, H> {
         self.busy.get(key).expect("the key names an address that is not idle")
     }

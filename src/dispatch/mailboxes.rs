@@ -224,6 +224,27 @@ impl<M, H> Mailboxes<M, H> {
         }
     }
 
+    /// Whether a message is there that is tried again.
+    pub(super) fn has_first(&self, head: &Head) -> bool {
+        self.of(head).is_some_and(|mailbox| mailbox.first.is_some())
+    }
+
+    /// Has the first message of each mailbox tried at once where none is there to be tried. None is on its
+    /// way.
+    pub(super) fn settle(&mut self) {
+        for key in 0..self.boxes.end() {
+            if let Some(mailbox) = self.boxes.get_mut(key)
+                && mailbox.first.is_none()
+                && let Some((mut routed, held)) = mailbox.behind.pop_front()
+            {
+                routed.head.again = true;
+                (mailbox.attempts, mailbox.due_ms) = (0, 0);
+                mailbox.first = Some((routed, held));
+                self.due.set(0, key);
+            }
+        }
+    }
+
     /// What is known of a message that is on its way to another attempt, and whether its time is held.
     pub(super) fn under_way(&self, head: &Head) -> Option<(Attempt, bool)> {
         let mailbox = self.of(head).filter(|mailbox| mailbox.first.is_none())?;

@@ -20,6 +20,7 @@ mod operations;
 mod pen;
 mod record;
 mod remote;
+mod restore;
 mod slab;
 mod slots;
 mod table;
@@ -45,7 +46,11 @@ pub(crate) use operations::{OperationKey, Task};
 pub(crate) use pen::CutSink;
 #[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
 pub(crate) use record::{Origin, RecordKind};
+#[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
+pub(crate) use restore::{Back, RestoreError};
 pub use table::Table;
+#[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
+pub(crate) use types::CutType;
 
 use crate::address::{Id, TypeName};
 use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};

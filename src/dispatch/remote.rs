@@ -35,7 +35,7 @@ fn limits<M, T>(code: &RemoteCode<M>, body: &Body<M, T>) -> BatchLimits {
 }
 
 /// The value that a remote function gets for a message.
-fn convert<M>(code: &RemoteCode<M>, message: &M) -> Result<TypedValue, Reason> {
+pub(super) fn convert<M>(code: &RemoteCode<M>, message: &M) -> Result<TypedValue, Reason> {
     match catch_unwind(AssertUnwindSafe(|| (code.to_typed)(message))) {
         Ok(value) => value.map_err(Reason::WrongInput),
         Err(panic) => Err(Reason::Panicked(panic_message(&*panic))),

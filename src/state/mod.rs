@@ -38,7 +38,6 @@ pub(crate) use chunks::Chunks;
 pub(crate) use declared::Declared;
 pub(crate) use pen::WriteError;
 pub(crate) use record::StateHeader;
-#[cfg_attr(not(test), expect(unused_imports, reason = "nothing restores state yet"))]
 pub(crate) use restore::{RestoreError, Restoring};
 pub(crate) use table::TableAt;
 pub(crate) use tombstones::{Place as Tombstone, Tombstones};

@@ -222,6 +222,30 @@ pub(super) fn records_of(number: u32, column: &dyn AnyColumn, addresses: &Addres
     walk.kept
 }
 
+/// A state's name, and all that is in it: of each unit its address, what kind of record it would be, and
+/// what the record would say.
+#[cfg(test)]
+pub(crate) type Listed = (String, Vec<(Id, String)>);
+
+#[cfg(test)]
+impl super::FunctionState {
+    /// All state there is, in an order of its own, read without a trace.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let states = self.declared.iter().zip(&self.columns).enumerate();
+        let states = states.map(|(at, (declared, column))| {
+            let records = records_of(at as u32, &**column, &self.addresses);
+            let (mut units, mut mark) = (Vec::new(), Mark::default());
+            while let Some((_, record)) = records.next(&mut mark) {
+                let record = super::record::Record::read(record).expect("it was just written");
+                units.push((record.id, format!("{:?} {:?}", record.tag, record.content.rest())));
+            }
+            units.sort();
+            (declared.name.clone().into_owned(), units)
+        });
+        states.collect()
+    }
+}
+
 /// What is walked.
 pub(super) struct Walked<'a> {
     pub(super) addresses: &'a Addresses,

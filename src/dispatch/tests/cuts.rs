@@ -3,6 +3,7 @@
 mod cost;
 mod delayed;
 mod faults;
+mod stored;
 
 use crate::dispatch::{CutSink, RecordKind, TypeIndex};
 use crate::state::Budget;
