@@ -43,11 +43,11 @@ pub(crate) use names::Names;
 pub use operations::Outcome;
 pub(crate) use operations::{OperationKey, Task};
 #[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
-pub(crate) use pen::CutSink;
+pub(crate) use pen::{CutError, CutSink};
 #[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
 pub(crate) use record::{Origin, RecordKind};
 #[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
-pub(crate) use restore::{Back, RestoreError};
+pub(crate) use restore::{Back, RestoreError, Restoring};
 pub use table::Table;
 #[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
 pub(crate) use types::CutType;

@@ -201,6 +201,16 @@ impl<M, H> Operations<M, H> {
         self.slots.end(operation.function);
     }
 
+    /// All operations: the messages that would tell that nobody knows what became of them, and the times
+    /// that are held for them.
+    #[cfg(test)]
+    pub(super) fn list(&self) -> impl Iterator<Item = (Routed<M>, Option<&H>)> {
+        self.operations.iter().map(|operation| {
+            let message = operation.unknown.unknown();
+            (Routed { head: operation.head_of_outcome(), message }, operation.held.as_ref())
+        })
+    }
+
     /// Takes a cut, and begins to write it.
     pub(super) fn take_cut(&mut self) {
         self.passage.begin(self.operations.end());

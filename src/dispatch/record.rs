@@ -42,7 +42,8 @@ use crate::address::Id;
 use crate::codec::{Codec, CodecError, Unwritable};
 use crate::records::{Damage, Reader, put_id, put_varint, put_with_length};
 
-/// What a record of a cut is about. The numbers are stored: they never change.
+/// What a record of a cut is about. The numbers are stored: they never change. 0 is that of
+/// [tables of function types](super::types), and others are those of what other rooms write.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
 pub(crate) enum RecordKind {

@@ -53,6 +53,7 @@ impl<X> Deque<X> {
         self.chunks.back_mut()?.back_mut()
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &X> {
         self.chunks.iter().flatten()
     }

@@ -1,4 +1,4 @@
-//! Messages that cannot be written, and deltas that cannot be taken.
+//! Messages that cannot be written, deltas that cannot be taken, and damaged records.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -324,4 +324,75 @@ fn a_delta_where_only_a_full_cut_can_follow_is_an_error_of_the_cut() {
     assert_eq!(write(&mut dispatcher), "delayed messages can only be written in full");
     dispatcher.take_cut(false);
     assert_eq!((write(&mut dispatcher), dispatcher.wants_full()), (String::new(), false));
+}
+
+/// Whatever it is, it is not a panic.
+#[test]
+fn damaged_cuts_are_errors_or_other_cuts() {
+    let (mut all_errors, mut all_restored) = (0, 0);
+    for seed in 0..40 {
+        let (errors, restored) = of_seed(seed, || Ok(damage_and_restore(seed)));
+        all_errors += errors;
+        all_restored += restored;
+    }
+    assert!(all_errors > 500 && all_restored > 500, "{all_errors} and {all_restored}");
+}
+
+/// Damages a chain in many ways, and counts how often that is an error, and how often it is restored.
+fn damage_and_restore(seed: u64) -> (usize, usize) {
+    let (mut errors, mut restored) = (0, 0);
+    let mut draw = draws(seed);
+    let chain = program::chain(seed);
+    for _ in 0..100 {
+        let mut damaged = chain.clone();
+        for _ in 0..1 + draw(3) {
+            let at = draw(damaged.len() as u64) as usize;
+            let files = &mut damaged[at];
+            let at = draw(files.len() as u64) as usize;
+            damage(&mut files[at], &mut draw);
+        }
+        match program::go_on(&damaged, seed) {
+            Ok(()) => restored += 1,
+            Err(Failed(why)) => {
+                assert!(!why.is_empty());
+                errors += 1;
+            }
+        }
+    }
+    (errors, restored)
+}
+
+fn damage(file: &mut worker::File, draw: &mut impl FnMut(u64) -> u64) {
+    if draw(10) == 0 {
+        damage_bytes(&mut file.table, draw);
+        return;
+    }
+    if file.records.is_empty() {
+        return;
+    }
+    let at = draw(file.records.len() as u64) as usize;
+    match draw(12) {
+        0 => _ = file.records.remove(at),
+        1 => {
+            let twice = file.records[at].clone();
+            file.records.push(twice);
+        }
+        2 => file.records[at].kind = RecordKind::ALL[draw(7) as usize],
+        3 => file.records[at].bin ^= 1 << draw(12),
+        _ => damage_bytes(&mut file.records[at].record, draw),
+    }
+}
+
+fn damage_bytes(bytes: &mut Vec<u8>, draw: &mut impl FnMut(u64) -> u64) {
+    let length = bytes.len() as u64;
+    match draw(4) {
+        _ if length == 0 => bytes.push(draw(256) as u8),
+        0 => bytes.truncate(draw(length) as usize),
+        1 => {
+            let at = draw(length) as usize;
+            bytes.splice(at..at, [0xff; 9].into_iter().take(draw(10) as usize));
+        }
+        2 => bytes[draw(length) as usize] ^= 1 << draw(8),
+        _ => bytes[draw(length) as usize] = draw(256) as u8,
+    }
 }
