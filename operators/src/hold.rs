@@ -49,9 +49,28 @@ type OnCut<T, D> = Box<dyn FnMut(HeldBatch<'_, T, D>)>;
 type Stamp<D> = Box<dyn FnMut(u64, &mut D)>;
 type Back<T, D> = Box<dyn FnMut(LetGo<'_, T, D>) -> Work>;
 
+type Keeps<D> = Box<dyn FnMut(&D) -> bool>;
+
+/// What leaves a loop that [holds](crate::holding_loop) all or a part of it. In each stream, records are in the
+/// order in which they were emitted.
+pub struct Outputs<'scope, T: Timestamp, D> {
+    /// What is not [kept](Hold::keeps). It leaves at once, and its frontier waits for nothing that is kept.
+    pub free: Stream<'scope, T, Vec<D>>,
+    /// What was kept until the cut it belongs to was released. No frontier passes the time of what is kept.
+    pub kept: Stream<'scope, T, Vec<D>>,
+}
+
+impl<T: Timestamp, D> std::fmt::Debug for Outputs<'_, T, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outputs").finish_non_exhaustive()
+    }
+}
+
 /// How one worker [holds](crate::holding_loop) what leaves its loop.
 pub struct Hold<T, D> {
     control: HoldControl,
+    /// None where all is kept.
+    keeps: Option<Keeps<D>>,
     on_cut: OnCut<T, D>,
     stamp: Option<Stamp<D>>,
     back: Option<Back<T, D>>,
@@ -60,7 +79,16 @@ pub struct Hold<T, D> {
 impl<T, D> Hold<T, D> {
     /// Holds everything until `control` releases it. Each worker has a control of its own.
     pub fn new(control: &HoldControl) -> Self {
-        Hold { control: control.clone(), on_cut: Box::new(|_| ()), stamp: None, back: None }
+        let control = control.clone();
+        Hold { control, keeps: None, on_cut: Box::new(|_| ()), stamp: None, back: None }
+    }
+
+    /// Holds only what `keeps` says. The rest leaves [at once](Outputs::free), whatever becomes of its cut:
+    /// if a program goes on from an earlier one, it comes again and may differ.
+    #[must_use]
+    pub fn keeps(mut self, keeps: impl FnMut(&D) -> bool + 'static) -> Self {
+        self.keeps = Some(Box::new(keeps));
+        self
     }
 
     /// Hands over what is kept when a cut is taken, in slices, in order, before the cut is
@@ -78,7 +106,7 @@ impl<T, D> Hold<T, D> {
         self
     }
 
-    /// Lets go of what a restored cut held, before anything else: `back` is called until it says
+    /// Lets go of what a restored cut held, before anything else that is kept: `back` is called until it says
     /// that this is [done](Work::Done). Where it says [`Work::Waiting`], the control is to
     /// [wake](HoldControl::wake) the operator.
     #[must_use]
@@ -186,7 +214,7 @@ impl Drop for AtEnd {
     }
 }
 
-/// Builds the hold of this worker.
+/// Builds the hold of this worker. It gives what is not kept, and what was.
 pub(crate) fn hold<'scope, T: Timestamp, D: 'static>(
     scope: Scope<'scope, LoopTime<T>>,
     name: &str,
@@ -194,28 +222,50 @@ pub(crate) fn hold<'scope, T: Timestamp, D: 'static>(
     hold: Hold<T, D>,
     slice: usize,
     link: Rc<Link>,
-) -> Stream<'scope, LoopTime<T>, Vec<D>> {
+) -> Outputs<'scope, LoopTime<T>, D> {
     let mut builder = OperatorBuilder::new(format!("Hold [{name}]"), scope);
     let mut input = builder.new_input(stream, Pipeline);
     let (output, held) = builder.new_output::<Vec<D>>();
     let mut output: OutputBuilder<_, CapacityContainerBuilder<Vec<D>>> =
         OutputBuilder::from(output);
+    let (passing, free) = builder.new_output::<Vec<D>>();
+    let mut passing: OutputBuilder<_, CapacityContainerBuilder<Vec<D>>> =
+        OutputBuilder::from(passing);
     let address = builder.operator_info().address;
     let waker = Waker::new(scope.worker().sync_activator_for(address.to_vec()));
     let activator = scope.activator_for(Rc::clone(&address));
     *link.hold.borrow_mut() = Some(scope.activator_for(address));
-    let Hold { control, mut on_cut, mut stamp, mut back } = hold;
+    let Hold { control, mut keeps, mut on_cut, mut stamp, mut back } = hold;
     assert!(
         control.shared.waker.set(waker.clone()).is_ok(),
         "a control of a hold belongs to one worker's hold"
     );
-    builder.build(move |born| {
+    builder.build(move |mut born| {
         let at_end = AtEnd(link);
+        // For what is not kept, what it comes with is enough.
+        born.truncate(1);
         let mut holdings = Holdings::<T, 1>::born(born, Order::Arrival);
         let mut kept = Kept::new();
         move |frontiers| {
             let link = &at_end.0;
             waker.clear();
+            let mut passing = passing.activate();
+            input.for_each(|batch, data| {
+                let records = match &mut keeps {
+                    None => std::mem::take(data),
+                    Some(keeps) => {
+                        let (records, mut free) = data.drain(..).partition(|record| keeps(record));
+                        passing.session(&batch).give_container(&mut free);
+                        records
+                    }
+                };
+                if !records.is_empty() {
+                    let LoopTime { outer, inner } = batch.time().clone();
+                    holdings.receive(&batch, inner);
+                    kept.keep(outer, inner.cuts, records);
+                }
+            });
+            control.shared.held.store(kept.records, SeqCst);
             let mut output = output.activate();
             let mut go = |holdings: &Holdings<T, 1>, cut, time: &T, mut records: Vec<D>| {
                 if let Some(stamp) = &mut stamp {
@@ -236,11 +286,6 @@ pub(crate) fn hold<'scope, T: Timestamp, D: 'static>(
                     Work::Waiting => return,
                 }
             }
-            input.for_each(|batch, data| {
-                let LoopTime { outer, inner } = batch.time().clone();
-                holdings.receive(&batch, inner);
-                kept.keep(outer, inner.cuts, std::mem::take(data));
-            });
             let asked = link.asked.get();
             let all_here = frontiers[0].frontier().iter().all(|time| time.inner.cuts >= asked);
             if !link.is_written(asked) && all_here {
@@ -257,7 +302,7 @@ pub(crate) fn hold<'scope, T: Timestamp, D: 'static>(
             holdings.follow(kept.settle());
         }
     });
-    held
+    Outputs { free, kept: held }
 }
 
 /// A batch that is kept, and after how many cuts it left.

@@ -85,7 +85,7 @@ use crate::engine::{Engine, Pressure};
 use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
 use crate::handler::Handler;
-use crate::hold::{self, Hold, Link};
+use crate::hold::{self, Hold, Link, Outputs};
 use crate::holdings::Holdings;
 use crate::members::Member;
 use crate::part::Work;
@@ -157,6 +157,10 @@ impl<T: Timestamp, D, M> std::fmt::Debug for Ingress<'_, T, D, M> {
 /// What building a loop gives: what leaves it, and a handle on it.
 pub type LoopParts<'scope, T, H> =
     (Stream<'scope, T, Vec<<H as Handler<T>>::Output>>, LoopHandle<T, <H as Handler<T>>::Failure>);
+
+/// What building a loop that holds gives: what leaves it, and a handle on it.
+pub type HoldingParts<'scope, T, H> =
+    (Outputs<'scope, T, <H as Handler<T>>::Output>, LoopHandle<T, <H as Handler<T>>::Failure>);
 
 /// Sends a stream's records into a keyed loop.
 pub trait KeyedLoop<'scope, T: Timestamp, M> {
@@ -248,13 +252,15 @@ where
     D: 'static,
     H: Handler<T>,
 {
-    build(scope, name, ingresses, config, cuts, None, handler)
+    let (output, _, handle) = build(scope, name, ingresses, config, cuts, None, handler);
+    (output, handle)
 }
 
-/// Like [`keyed_loop`], and keeps what leaves the loop until the cut it belongs to is released.
+/// Like [`keyed_loop`], and keeps what leaves the loop until the cut it belongs to is released, or
+/// [a part](Hold::keeps) of it.
 ///
-/// No frontier passes the time of what is kept. A cut is complete only when what is kept and left before
-/// it has been [handed over](Hold::on_cut) on this worker.
+/// The frontier of what is kept does not pass its times before it goes. A cut is complete only when what is
+/// kept and left before it has been [handed over](Hold::on_cut) on this worker.
 pub fn holding_loop<'scope, T, D, H>(
     scope: Scope<'scope, T>,
     name: &str,
@@ -263,14 +269,20 @@ pub fn holding_loop<'scope, T, D, H>(
     cuts: Cuts<'scope, T>,
     hold: Hold<T, H::Output>,
     handler: H,
-) -> LoopParts<'scope, T, H>
+) -> HoldingParts<'scope, T, H>
 where
     T: Timestamp,
     D: 'static,
     H: Handler<T>,
 {
-    build(scope, name, ingresses, config, Some(cuts), Some(hold), handler)
+    let (free, kept, handle) =
+        build(scope, name, ingresses, config, Some(cuts), Some(hold), handler);
+    (Outputs { free, kept: kept.expect("the loop was built with a hold") }, handle)
 }
+
+/// What a loop without a hold lets out, or does not keep; what it keeps, if it has a hold; and its handle.
+type Built<'scope, T, D, F> =
+    (Stream<'scope, T, Vec<D>>, Option<Stream<'scope, T, Vec<D>>>, LoopHandle<T, F>);
 
 fn build<'scope, T, D, H>(
     scope: Scope<'scope, T>,
@@ -280,7 +292,7 @@ fn build<'scope, T, D, H>(
     cuts: Option<Cuts<'scope, T>>,
     hold: Option<Hold<T, H::Output>>,
     handler: H,
-) -> LoopParts<'scope, T, H>
+) -> Built<'scope, T, H::Output, H::Failure>
 where
     T: Timestamp,
     D: 'static,
@@ -292,7 +304,7 @@ where
     let (cuts, member) = cuts.map(|cuts| cuts.join(config.cuts_before)).unzip();
     let member = member.flatten();
     let region = format!("Loop scope [{name}]");
-    let output = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {
+    let (free, kept) = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {
         let cuts = cuts.map(|cuts| cuts.enter(inner));
         // The loop's outputs come first: its records return to itself and its signals go to gates.
         let mut builder = OperatorBuilder::new(format!("Loop [{name}]"), inner);
@@ -323,22 +335,24 @@ where
             1 => gates.into_iter().next().expect("there is one"),
             _ => inner.concatenate(gates),
         };
-        let (output, link) = match hold {
-            None => (output, None),
+        let (free, kept, link) = match hold {
+            None => (output, None, None),
             Some(hold) => {
                 let address = builder.operator_info().address;
                 let link = Rc::new(Link::of(inner.activator_for(address)));
                 let slice = config.cut_slice;
-                (hold::hold(inner, name, output, hold, slice, Rc::clone(&link)), Some(link))
+                let Outputs { free, kept } =
+                    hold::hold(inner, name, output, hold, slice, Rc::clone(&link));
+                (free, Some(kept), Some(link))
             }
         };
         let ends =
             LoopEnds { ingress, returned, heard, cuts, records, outputs, signals, link, member };
         build_loop(builder, ends, config, handler, Rc::clone(&shared), inner);
-        output.leave(scope)
+        (free.leave(scope), kept.map(|kept| kept.leave(scope)))
     });
     let dataflow = scope.addr()[0];
-    (output, LoopHandle { shared, admitted, dataflow })
+    (free, kept, LoopHandle { shared, admitted, dataflow })
 }
 
 type Output<T, C> = timely::dataflow::channels::pushers::Output<LoopTime<T>, C>;

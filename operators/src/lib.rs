@@ -7,7 +7,7 @@
 //!   flight, and nothing waits for it.
 //! * the loop's gates, which admit ingress as long as there is room: [`LoopHandle::ready`].
 //! * [`Decider`]: when cuts are taken, one at a time.
-//! * [`Hold`]: what leaves a loop is kept until its cut counts.
+//! * [`Hold`]: what leaves a loop, or a part of it, is kept until its cut counts.
 //! * [`council`]: news between workers, beside the dataflow.
 //! * [`bulletin`]: a stream of what somebody says, with a frontier that they set.
 //! * [`Demux`]: one stream into several, in order.
@@ -55,8 +55,8 @@ pub use decider::{CutControl, Decider};
 pub use demux::Demux;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
-pub use hold::{HeldBatch, Hold, HoldControl, LetGo};
-pub use keyed_loop::{Ingress, KeyedLoop, LoopParts, holding_loop, keyed_loop};
+pub use hold::{HeldBatch, Hold, HoldControl, LetGo, Outputs};
+pub use keyed_loop::{HoldingParts, Ingress, KeyedLoop, LoopParts, holding_loop, keyed_loop};
 pub use part::{Place, Places, Work};
 pub use positions::{AtCut, Positions};
 pub use restore::Restore;

@@ -1,6 +1,6 @@
 //! What leaves a loop is kept until its cut is released, and then it goes whole, once, in order, at its times.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::{Input, Probe};
-use timely::dataflow::{InputHandleVec, ProbeHandle};
+use timely::dataflow::{InputHandleVec, ProbeHandle, Stream};
 use timely::worker::Worker;
 use timely_statefun_operators::{
     CutControl, Decider, Handler, Hold, HoldControl, Ingress, LoopConfig, LoopHandle, Outbox,
@@ -77,6 +77,9 @@ struct Program {
     /// What was handed over for cuts, and what has come out.
     written: Seen,
     seen: Seen,
+    /// What was not kept, and its frontier.
+    free: Seen,
+    free_probe: ProbeHandle<u64>,
 }
 
 /// The cut, time and records of a batch that a restored cut held.
@@ -88,41 +91,60 @@ fn build(
     config: LoopConfig,
     restored: Vec<Restored>,
 ) -> Program {
-    let hold = HoldControl::new();
-    let (written, seen) = (Seen::default(), Seen::default());
-    let (write, see) = (Rc::clone(&written), Rc::clone(&seen));
-    let echo = Echo { shared: Arc::clone(shared), leaving: Vec::new() };
     let mut restored = restored.into_iter();
-    let holding = Hold::new(&hold)
-        .stamp(|cut, output: &mut (u64, u64)| output.0 = cut)
-        .on_cut(move |batch| {
-            let records = batch.records.iter().map(|(_, number)| (*batch.time, batch.cut, *number));
-            write.borrow_mut().extend(records);
-        })
-        .restored(move |go| match restored.next() {
+    build_with(worker, shared, config, move |hold| {
+        hold.restored(move |go| match restored.next() {
             Some((cut, time, records)) => {
                 go(cut, &time, records);
                 Work::More
             }
             None => Work::Done,
-        });
+        })
+    })
+}
+
+fn build_with(
+    worker: &mut Worker,
+    shared: &Arc<Shared>,
+    config: LoopConfig,
+    more: impl FnOnce(Hold<u64, (u64, u64)>) -> Hold<u64, (u64, u64)>,
+) -> Program {
+    let hold = HoldControl::new();
+    let (written, seen, free) = (Seen::default(), Seen::default(), Seen::default());
+    let write = Rc::clone(&written);
+    let echo = Echo { shared: Arc::clone(shared), leaving: Vec::new() };
+    let holding = Hold::new(&hold).stamp(|cut, output: &mut (u64, u64)| output.0 = cut).on_cut(
+        move |batch| {
+            let records = batch.records.iter().map(|(_, number)| (*batch.time, batch.cut, *number));
+            write.borrow_mut().extend(records);
+        },
+    );
+    let holding = more(holding);
     let decider = Decider::new(&shared.control);
     worker.dataflow(|scope| {
         let (input, stream) = scope.new_input::<Vec<Message>>();
         let ingress = vec![Ingress::new("echo", stream, |message| message)];
         let cuts = decider.announce(scope, "echo");
         let (out, handle) = holding_loop(scope, "echo", ingress, config, cuts, holding, echo);
-        // Not `inspect`, which sorts what it finds by time.
-        let out =
-            out.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "see", |_, _| {
-                move |input, _| {
-                    input.for_each(|at, data| {
-                        let records = data.drain(..).map(|(cut, number)| (*at.time(), cut, number));
-                        see.borrow_mut().extend(records);
-                    });
-                }
+        let probe = see(out.kept, &seen).probe().0;
+        let free_probe = see(out.free, &free).probe().0;
+        Program { input, probe, handle, hold, written, seen, free, free_probe }
+    })
+}
+
+/// Notes all that comes. Not `inspect`, which sorts what it finds by time.
+fn see<'scope>(
+    out: Stream<'scope, u64, Vec<(u64, u64)>>,
+    seen: &Seen,
+) -> Stream<'scope, u64, Vec<()>> {
+    let see = Rc::clone(seen);
+    out.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "see", |_, _| {
+        move |input, _| {
+            input.for_each(|at, data| {
+                let records = data.drain(..).map(|(cut, number)| (*at.time(), cut, number));
+                see.borrow_mut().extend(records);
             });
-        Program { input, probe: out.probe().0, handle, hold, written, seen }
+        }
     })
 }
 
@@ -167,7 +189,7 @@ fn what_left_before_a_cut_goes_when_it_is_released_and_no_frontier_before() {
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
             let (index, peers) = (worker.index() as u64, worker.peers() as u64);
             let config = LoopConfig { cut_slice: 4, ..LoopConfig::default() };
-            let Program { mut input, probe, handle, hold, written, seen } =
+            let Program { mut input, probe, handle, hold, written, seen, free, .. } =
                 build(worker, &shared, config, Vec::new());
             let mut expected = Vec::new();
             let mut handed_over = Vec::new();
@@ -232,6 +254,7 @@ fn what_left_before_a_cut_goes_when_it_is_released_and_no_frontier_before() {
             commit_to_the_end(worker, &shared);
             assert!(probe.done());
             assert_eq!(*seen.borrow(), expected);
+            assert!(free.borrow().is_empty(), "all is kept");
             assert_eq!(
                 handle.stats().cuts_complete,
                 shared.complete.lock().unwrap().len() as u64 / peers
@@ -276,4 +299,106 @@ fn what_a_restored_cut_held_goes_first_and_at_its_times() {
         });
         guards.unwrap().join().into_iter().for_each(|end| end.unwrap());
     }
+}
+
+/// Those with an even number are kept.
+#[test]
+fn what_is_not_kept_leaves_at_once_and_its_frontier_waits_for_nothing_that_is() {
+    for workers in [1, 2, 3] {
+        let shared = Arc::new(Shared::default());
+        let guards = timely::execute(timely::Config::process(workers), move |worker| {
+            let (index, peers) = (worker.index() as u64, worker.peers() as u64);
+            let config = LoopConfig { cut_slice: 4, ..LoopConfig::default() };
+            let Program { mut input, probe, hold, written, seen, free, free_probe, .. } =
+                build_with(worker, &shared, config, |hold| hold.keeps(|(_, n)| n % 2 == 0));
+            let sender = (index + peers - 1) % peers;
+            let (mut all_free, mut all_kept) = (Vec::new(), Vec::new());
+            for round in 1..=ROUNDS {
+                let time = |number: u64| round * 10 + number * 3 / RECORDS;
+                for number in 0..RECORDS {
+                    input.advance_to(time(number));
+                    input.send((index, index * 1_000_000 + round * 1000 + number, false));
+                }
+                input.advance_to(round * 10 + 9);
+                let (even, odd): (Vec<_>, Vec<_>) = (0..RECORDS)
+                    .map(|number| (time(number), sender * 1_000_000 + round * 1000 + number))
+                    .partition(|(_, number)| number % 2 == 0);
+                all_free.extend(odd.into_iter().map(|(time, number)| (time, 0, number)));
+                until(worker, "what is not kept has left, and its times are over", || {
+                    !free_probe.less_than(&(round * 10 + 9))
+                });
+                assert_eq!(*free.borrow(), all_free, "in order, and not stamped");
+                assert_eq!((seen.borrow().len(), hold.held()), (all_kept.len(), even.len()));
+                assert!(probe.less_equal(&(round * 10)), "passed what is kept");
+                // Nobody asks for a cut before all have looked.
+                shared.released_on.fetch_add(1, SeqCst);
+                until(worker, "all have looked", || {
+                    shared.released_on.load(SeqCst) >= (2 * round - 1) * peers
+                });
+                if index == 0 {
+                    shared.control.request();
+                }
+                until(worker, "the cut is complete", || {
+                    complete_on(&shared, round) == peers as usize
+                });
+                all_kept.extend(even.into_iter().map(|(time, number)| (time, round, number)));
+                assert_eq!(*written.borrow(), all_kept);
+                hold.release(round);
+                until(worker, "it was released", || seen.borrow().len() == all_kept.len());
+                assert_eq!(*seen.borrow(), all_kept);
+                shared.released_on.fetch_add(1, SeqCst);
+                until(worker, "it was released everywhere", || {
+                    shared.released_on.load(SeqCst) >= 2 * round * peers
+                });
+                if index == 0 {
+                    shared.control.committed(round);
+                }
+            }
+            input.close();
+            commit_to_the_end(worker, &shared);
+            assert!(probe.done() && free_probe.done());
+            assert_eq!((*free.borrow()).len(), all_free.len());
+        });
+        guards.unwrap().join().into_iter().for_each(|end| end.unwrap());
+    }
+}
+
+/// Who brings back what is kept may have to wait for it.
+#[test]
+fn what_is_not_kept_does_not_wait_for_what_is_brought_back() {
+    timely::execute_directly(|worker| {
+        let shared = Arc::new(Shared::default());
+        let config = LoopConfig { cuts_before: 7, ..LoopConfig::default() };
+        let there = Rc::new(Cell::new(false));
+        let is_there = Rc::clone(&there);
+        let Program { mut input, probe, hold, seen, free, free_probe, .. } =
+            build_with(worker, &shared, config, |hold| {
+                hold.keeps(|(_, n)| n % 2 == 0).restored(move |go| {
+                    if !is_there.get() {
+                        return Work::Waiting;
+                    }
+                    go(7, &3, vec![(0, 1000)]);
+                    Work::Done
+                })
+            });
+        (1..=4).for_each(|number| input.send((0, number, false)));
+        input.advance_to(5);
+        until(worker, "what is not kept has left", || !free_probe.less_than(&5));
+        assert_eq!(*free.borrow(), [(0, 0, 1), (0, 0, 3)]);
+        assert_eq!((hold.held(), seen.borrow().len()), (2, 0));
+        assert!(probe.less_equal(&0), "something earlier may be brought back");
+        there.set(true);
+        hold.wake();
+        until(worker, "it is brought back", || seen.borrow().len() == 1);
+        assert_eq!((seen.borrow()[0], hold.held()), ((3, 7, 1000), 2));
+        assert!(probe.less_equal(&0), "others are kept");
+        shared.control.request();
+        until(worker, "the cut is complete", || complete_on(&shared, 8) == 1);
+        hold.release(8);
+        until(worker, "it was released", || !probe.less_than(&5));
+        assert_eq!(seen.borrow()[1..], [(0, 8, 2), (0, 8, 4)]);
+        input.close();
+        commit_to_the_end(worker, &shared);
+        assert!(probe.done());
+    });
 }
