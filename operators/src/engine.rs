@@ -188,9 +188,9 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     }
 
     /// Writes a slice of the open cut, and closes it if that was all and nothing white for it can
-    /// arrive any more, given the lowest count that still can. `kept_written` says that what left
-    /// before the cut and is kept has been written.
-    pub(crate) fn work_on_cut(&mut self, lowest: Option<u64>, kept_written: bool) -> CutWork {
+    /// arrive any more, given the lowest count that still can. `others_done` says that what is not the
+    /// engine's, and belongs to the cut on this worker, is known and written.
+    pub(crate) fn work_on_cut(&mut self, lowest: Option<u64>, others_done: bool) -> CutWork {
         let Some(k) = self.cuts.open() else { return CutWork::default() };
         let budget = self.config.cut_slice;
         let mut more = self.walk_on(k, budget);
@@ -204,7 +204,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         }
         let walked =
             !self.walk.is_on() && !self.flow.stages.as_ref().is_some_and(Stages::walk_is_on);
-        let completed = walked && kept_written && self.cuts.close(lowest).is_some();
+        let completed = walked && others_done && self.cuts.close(lowest).is_some();
         if completed {
             self.handler.complete_cut(k, self.complete.elements());
         }

@@ -18,6 +18,7 @@ use timely::dataflow::{Scope, Stream};
 use timely::order::Product;
 use timely::progress::operate::FrontierInterest;
 use timely::progress::{Antichain, Timestamp};
+use timely::scheduling::Activator;
 
 use crate::batch::Batch;
 use crate::config::{LoopConfig, Order};
@@ -34,8 +35,8 @@ use crate::turn::Turn;
 pub(crate) type LoopTime<T> = Product<T, Turn>;
 type Records<T, M> = Vec<Admitted<T, M>>;
 
-/// What a gate is built from: its name and number, its streams, how a record becomes a message, and
-/// whom to tell of a cut.
+/// What a gate is built from: its name and number, its streams, how a record becomes a message, whom
+/// to tell of a cut, and the loop that waits until it has.
 pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) name: String,
     pub(crate) number: u32,
@@ -43,6 +44,7 @@ pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) on_cut: Box<dyn FnMut(AtCut<'_>)>,
     pub(crate) position: Option<PositionOf<D>>,
     pub(crate) after: Positions,
+    pub(crate) keyed_loop: Activator,
     pub(crate) ingress: Stream<'scope, LoopTime<T>, Vec<D>>,
     pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<T, F>>>,
     pub(crate) cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
@@ -92,6 +94,7 @@ where
         OutputBuilder::from(records);
 
     let state = Rc::new(GateState::default());
+    state.taken.set(config.cuts_before);
     shared.gates.borrow_mut().push(Rc::clone(&state));
     let shared = Rc::clone(shared);
     let (credit, order) = (config.gate_credit_records, config.order);
@@ -122,6 +125,9 @@ where
                         }
                     }
                 });
+            }
+            if state.taken.replace(cuts) != cuts {
+                parts.keyed_loop.activate();
             }
             state.shut.set(gate.is_shut());
             if gate.stopped {

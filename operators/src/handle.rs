@@ -43,6 +43,8 @@ pub(crate) struct GateState {
     pub(crate) held_back: Cell<usize>,
     /// Whether some worker has no room or the loop has stopped.
     pub(crate) shut: Cell<bool>,
+    /// The last cut that it has taken.
+    pub(crate) taken: Cell<u64>,
 }
 
 pub(crate) struct Shared<F> {
@@ -60,6 +62,11 @@ impl<F> Shared<F> {
             stopped: RefCell::new(None),
             stop_seen: Cell::new(false),
         }
+    }
+
+    /// Whether all gates of this worker have taken a cut.
+    pub(crate) fn gates_have_taken(&self, cut: u64) -> bool {
+        self.gates.borrow().iter().all(|gate| gate.taken.get() >= cut)
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut LoopStats)) {

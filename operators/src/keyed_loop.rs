@@ -20,7 +20,8 @@
 //!   messages in flight are consumed: the frontier leaves every turn with a count below `k`. When
 //!   neither input can bring such a turn, nothing white can arrive, and the cut is complete as soon as
 //!   all of it has been handed over and written (STEP 6), and so has what left before it and is
-//!   [held](mod@crate::hold).
+//!   [held](mod@crate::hold). A gate whose ingress is over keeps no capability that could tell, so the loop
+//!   looks whether those of its worker have taken the cut.
 //!
 //! One cut is open at a time: whoever announces waits until it is complete on all workers or gives it up.
 //! A worker that meets a count above that of its open cut abandons the open one, which somebody must
@@ -314,6 +315,7 @@ where
         let (signals, heard) =
             builder.new_output_connection::<Vec<Addressed<T, H::Failure>>, _>(none());
 
+        let keyed_loop = inner.activator_for(builder.operator_info().address);
         let gates = ingresses.into_iter().enumerate().map(|(number, ingress)| {
             let parts = GateParts {
                 name: ingress.name,
@@ -322,6 +324,7 @@ where
                 on_cut: ingress.on_cut,
                 position: ingress.position,
                 after: ingress.after,
+                keyed_loop: keyed_loop.clone(),
                 ingress: ingress.stream.enter(inner),
                 signals: heard.clone(),
                 cuts: cuts.clone(),
@@ -338,8 +341,7 @@ where
         let (free, kept, link) = match hold {
             None => (output, None, None),
             Some(hold) => {
-                let address = builder.operator_info().address;
-                let link = Rc::new(Link::of(inner.activator_for(address)));
+                let link = Rc::new(Link::of(keyed_loop));
                 let slice = config.cut_slice;
                 let Outputs { free, kept } =
                     hold::hold(inner, name, output, hold, slice, Rc::clone(&link));
@@ -560,9 +562,11 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             holdings.follow(engine.settle());
 
             // STEPS 4a, 4b and 6: a cut is complete when all of it is written and nothing white for it
-            // can arrive.
-            let kept = link.as_ref().is_none_or(|link| link.is_written(engine.cuts.taken()));
-            let cut = engine.work_on_cut(lowest_count(frontiers), kept);
+            // can arrive. Gates that are over hold nothing that a frontier would wait for.
+            let taken = engine.cuts.taken();
+            let kept = link.as_ref().is_none_or(|link| link.is_written(taken));
+            let others_done = kept && shared.gates_have_taken(taken);
+            let cut = engine.work_on_cut(lowest_count(frontiers), others_done);
             if cut.completed {
                 shared.update(|stats| stats.cuts_complete += 1);
             }

@@ -35,6 +35,8 @@ enum Message {
 struct Shared {
     going_round: AtomicBool,
     taken: Mutex<Vec<(u64, usize)>>,
+    /// The same, once for each gate.
+    taken_by_gates: Mutex<Vec<(u64, usize)>>,
     complete: Mutex<Vec<u64>>,
     abandoned: Mutex<Vec<u64>>,
     control: CutControl,
@@ -55,6 +57,7 @@ impl Shared {
 
 struct Walkers {
     worker: usize,
+    gates: usize,
     shared: Arc<Shared>,
 }
 
@@ -88,6 +91,10 @@ impl<T: Timestamp> Handler<T> for Walkers {
     }
 
     fn complete_cut(&mut self, cut: u64, _: &[T]) {
+        // Whoever stores the cut would otherwise not know yet what the gates had let in.
+        let taken = self.shared.taken_by_gates.lock().unwrap();
+        let gates = taken.iter().filter(|taken| **taken == (cut, self.worker)).count();
+        assert_eq!(gates, self.gates, "cut {cut} is complete before the gates have taken it");
         self.shared.complete.lock().unwrap().push(cut);
     }
 
@@ -127,14 +134,18 @@ fn build(
     shared: &Arc<Shared>,
     decider: impl FnOnce(Decider) -> Decider,
 ) -> Program {
-    let walkers = Walkers { worker: worker.index(), shared: Arc::clone(shared) };
+    let worker_index = worker.index();
+    let walkers = Walkers { worker: worker_index, gates: ingresses, shared: Arc::clone(shared) };
     let decider = decider(Decider::new(&shared.control));
     worker.dataflow(|scope| {
         let mut inputs = Vec::new();
         let ingresses = (0..ingresses).map(|number| {
             let (input, stream) = scope.new_input::<Vec<Message>>();
             inputs.push(input);
-            Ingress::new(format!("{number}"), stream, |message| message)
+            let noted = Arc::clone(shared);
+            Ingress::new(format!("{number}"), stream, |message| message).on_cut(move |at| {
+                noted.taken_by_gates.lock().unwrap().push((at.cut, worker_index));
+            })
         });
         let ingresses: Vec<_> = ingresses.collect();
         let config = LoopConfig::default();
@@ -350,11 +361,15 @@ fn a_loop_that_stops_waits_for_no_cut() {
 fn ingress_times_play_no_part() {
     everywhere(|worker, shared| {
         let (index, peers) = (worker.index(), worker.peers());
-        let walkers = Walkers { worker: index, shared: Arc::clone(shared) };
+        let walkers = Walkers { worker: index, gates: 1, shared: Arc::clone(shared) };
+        let noted = Arc::clone(shared);
         let decider = Decider::new(&shared.control);
         let ((mut input, now), probe) = worker.dataflow::<Pair, _, _>(|scope| {
             let (input, stream) = scope.new_unordered_input::<Message>();
-            let ingress = vec![Ingress::new("pairs", stream, |message| message)];
+            let ingress = Ingress::new("pairs", stream, |message| message).on_cut(move |at| {
+                noted.taken_by_gates.lock().unwrap().push((at.cut, index));
+            });
+            let ingress = vec![ingress];
             let config = LoopConfig::default();
             let cuts = Some(decider.announce(scope, "pairs"));
             let (out, _) = keyed_loop(scope, "pairs", ingress, config, cuts, walkers);
