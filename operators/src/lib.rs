@@ -47,8 +47,8 @@ mod turn;
 mod waker;
 mod walk;
 
-pub use bulletin::{Bulletin, bulletin};
 pub use announcements::{Announcements, Cuts};
+pub use bulletin::{Bulletin, bulletin};
 pub use config::{LoopConfig, Order};
 pub use council::{Council, council};
 pub use decider::{CutControl, Decider};
