@@ -133,7 +133,7 @@ pub enum Reason {
     /// More waited on the worker than [`loop_bytes_hard`](crate::Limits::loop_bytes_hard) allows.
     #[error("more messages wait on this worker than its hard limit allows")]
     Full,
-    /// A record of an ingress that is [replayed](crate::Envelope::read_at) has no position.
+    /// A record of an ingress that is [replayed](crate::Snapshots::replayed) has no position.
     #[error("a record of ingress \"{0}\" has no position, and the ingress is to be replayed")]
     NoPosition(String),
     /// A newer execution of the program has taken over its snapshots. Nothing that this one did since its

@@ -39,6 +39,16 @@ pub(crate) enum Kind {
     EgressTaken(String),
     #[error("egress \"{egress}\" carries {bound}, not {asked}")]
     EgressType { egress: String, bound: &'static str, asked: &'static str },
+    #[error(
+        "ingress {number} of functions \"{set}\" takes no part in the snapshots that others take part in"
+    )]
+    NotInSnapshots { set: String, number: usize },
+    #[error("ingress \"{0}\" takes part in other snapshots than the first of its functions")]
+    OtherSnapshots(String),
+    #[error("{what} \"{name}\" takes part in the snapshots twice")]
+    TwiceInSnapshots { what: &'static str, name: String },
+    #[error("functions \"{0}\" were built after snapshots had begun to be taken")]
+    SnapshotsBegun(String),
     #[error("{what} \"{name}\" is not a valid name: {why}")]
     InvalidName { what: &'static str, name: String, why: &'static str },
 }
@@ -98,6 +108,18 @@ impl Error {
     /// An egress was asked for with another type than it was bound with.
     pub fn is_egress_type(&self) -> bool {
         matches!(self.0, Kind::EgressType { .. })
+    }
+
+    /// An ingress, or a set of functions, cannot take part in snapshots like this: others of its functions do
+    /// and it does not, or the other way round; two have one name; or snapshots are being taken already.
+    pub fn is_misused_snapshots(&self) -> bool {
+        matches!(
+            self.0,
+            Kind::NotInSnapshots { .. }
+                | Kind::OtherSnapshots(_)
+                | Kind::TwiceInSnapshots { .. }
+                | Kind::SnapshotsBegun(_)
+        )
     }
 
     /// A name breaks the rules of names.

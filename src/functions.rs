@@ -1,9 +1,11 @@
 //! The builder: which functions and egresses there are, checked before a dataflow exists.
 
 use std::fmt;
+use std::hash::Hash;
 use std::rc::Rc;
 use std::time::Duration;
 
+use differential_dataflow::difference::Semigroup;
 use differential_dataflow::lattice::Lattice;
 use timely_statefun_operators::Order;
 use tokio::runtime::Handle;
@@ -11,7 +13,7 @@ use tokio::runtime::Handle;
 use crate::address::{self, FunctionType, Namespace, TypeName};
 use crate::clock::Clock;
 use crate::dead_letter::OnFailure;
-use crate::dispatch::ErasedEgress;
+use crate::dispatch::{ErasedEgress, Keeping, Sums};
 use crate::egress::Egress;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind};
@@ -19,6 +21,7 @@ use crate::function::{Body, Code, Function};
 use crate::message::Carries;
 use crate::remote;
 use crate::typed::TypedMessage;
+use crate::value::Value;
 
 /// Limits of a set of functions, each with its default.
 ///
@@ -254,6 +257,50 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
+    /// Binds an egress whose records are part of snapshots: after a restart, all that were ever emitted come
+    /// first, at the minimum time. So what depends on all of them, as a sum in memory does, is there
+    /// again. A program that takes no snapshots keeps nothing.
+    ///
+    /// They take memory for as long as the program lives. Where what counts is what changes add up to, see
+    /// [`persisted_changes`](Self::persisted_changes). What a sink has already written comes again: such an
+    /// egress is for operators of the dataflow.
+    #[must_use]
+    pub fn persisted_egress<E: Value + Clone>(mut self, egress: Egress<E>) -> Self {
+        self.note(address::check("egress", egress.name()));
+        self.bind_egress(ErasedEgress::kept(egress, Keeping::records::<E>()));
+        self
+    }
+
+    /// Binds an egress of changes, for [`collection`](crate::Egresses::collection), whose contents are part of
+    /// snapshots: after a restart they come first, at the minimum time, as one change for each piece of
+    /// data. A program that takes no snapshots keeps nothing.
+    ///
+    /// Each address keeps what its own changes add up to, and forgets what comes to nothing. So what an
+    /// address adds, the same address should take away.
+    #[must_use]
+    pub fn persisted_changes<D, R>(mut self, egress: Egress<(D, R)>) -> Self
+    where
+        D: Value + Clone + Hash + Eq,
+        R: Value + Semigroup,
+    {
+        self.note(address::check("egress", egress.name()));
+        self.bind_egress(ErasedEgress::kept(egress, Keeping::changes::<D, R, Semigroups>()));
+        self
+    }
+
+    /// The same of changes that bring their own times, for [`updates`](crate::Egresses::updates). After a
+    /// restart they are at the minimum time.
+    #[must_use]
+    pub fn persisted_updates<D, R>(mut self, egress: Egress<(D, T, R)>) -> Self
+    where
+        D: Value + Clone + Hash + Eq,
+        R: Value + Semigroup,
+    {
+        self.note(address::check("egress", egress.name()));
+        self.bind_egress(ErasedEgress::kept(egress, Keeping::updates::<D, R, Semigroups>()));
+        self
+    }
+
     /// Binds the functions and egresses of a bundle: functions whose messages are of type `N`, which
     /// this program's messages carry.
     ///
@@ -408,6 +455,19 @@ fn mix_times<M, T: Lattice>(bound: Option<&mut (&'static str, Rc<Body<M, T>>)>) 
     let (_, body) = bound.expect("it was just bound");
     let body = Rc::get_mut(body).expect("nobody else knows what was just bound");
     body.join = Some(T::join);
+}
+
+/// Changes add up as differential dataflow has them.
+struct Semigroups;
+
+impl<R: Semigroup> Sums<R> for Semigroups {
+    fn add(sum: &mut R, change: &R) {
+        sum.plus_equals(change);
+    }
+
+    fn is_nothing(sum: &R) -> bool {
+        sum.is_zero()
+    }
 }
 
 /// A mistake, if something is bound twice.

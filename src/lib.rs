@@ -8,7 +8,6 @@ mod clock;
 mod codec;
 mod dataflow;
 mod dead_letter;
-#[cfg_attr(not(test), expect(dead_code, reason = "no dataflow takes cuts yet"))]
 mod dispatch;
 mod egress;
 mod endpoint;
@@ -36,7 +35,10 @@ pub use address::{Address, FunctionType, Id, Namespace, TypeName};
 pub use buffer::BufferSpec;
 pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
-pub use dataflow::{Egresses, Handle, StatefulFunctions};
+pub use dataflow::{
+    Egresses, Handle, Ingress, SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots,
+    StatefulFunctions,
+};
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 pub use dispatch::{Buffer, Context, NoCaller, Outcome, Table, TokenInUse};
 pub use egress::Egress;
@@ -53,7 +55,7 @@ pub use snapshot::{
     RestoreFrom, SnapshotError, SnapshotInfo, SnapshotOptions, SnapshotStatus, SnapshotStore,
 };
 pub use table::TableSpec;
-pub use timely_statefun_operators::{LoopStats, Order, STOP_GRACE_STEPS, STOP_STEPS};
+pub use timely_statefun_operators::{LoopStats, Order, Positions, STOP_GRACE_STEPS, STOP_STEPS};
 pub use typed::{Typed, TypedMessage, TypedValue};
 pub use value::{Named, Value, ValueSpec};
 

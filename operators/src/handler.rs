@@ -53,7 +53,8 @@ pub trait Handler<T: Timestamp>: 'static {
     }
 
     /// Brings back what a restored cut held. Called before anything else happens, until it says that
-    /// this is [done](Work::Done): until then the loop reads no stream, and no frontier passes anything.
+    /// this is [done](Work::Done): until then the loop reads no stream, and no frontier passes anything. What
+    /// it [emits](Self::emit) meanwhile may be of any time, and leaves at once.
     ///
     /// # Errors
     ///

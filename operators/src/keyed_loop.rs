@@ -468,7 +468,10 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             }
             // STEP 0: what a restored cut held comes before all else.
             if restoring {
-                match engine.restore() {
+                let restored = engine.restore();
+                // What comes back as output leaves while the earliest times are held.
+                emit(&mut engine.handler, &holdings, &mut outputs);
+                match restored {
                     Ok(Work::Done) => restoring = false,
                     Ok(Work::More) => return activator.activate(),
                     Ok(Work::Waiting) => return,

@@ -15,13 +15,14 @@ use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use timely::progress::Timestamp;
 use timely::progress::operate::FrontierInterest;
 
-use super::Handle;
+use super::{Handle, SnapshotDone};
 use crate::dead_letter::DeadLetter;
 use crate::dispatch::{Batch, ErasedEgress};
 use crate::egress::Egress;
 use crate::error::{Error, Kind};
 
 const DEAD_LETTERS: &str = "timely-statefun/dead-letters";
+const SNAPSHOTS: &str = "timely-statefun/snapshots";
 
 /// The egress of dead letters, which every set of functions has.
 pub(super) fn dead_letters<M>() -> Egress<DeadLetter<M>> {
@@ -37,6 +38,7 @@ pub struct Egresses<'scope, T: Timestamp, M> {
     bound: Vec<ErasedEgress<T>>,
     dead_letters_read: Rc<Cell<bool>>,
     handle: Handle<T>,
+    snapshots: RefCell<Option<Stream<'scope, T, Vec<SnapshotDone<T>>>>>,
     message: std::marker::PhantomData<fn() -> M>,
 }
 
@@ -46,9 +48,11 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         bound: Vec<ErasedEgress<T>>,
         dead_letters_read: Rc<Cell<bool>>,
         handle: Handle<T>,
+        snapshots: Option<Stream<'scope, T, Vec<SnapshotDone<T>>>>,
     ) -> Self {
         let parts = RefCell::new(parts.into_iter().map(Some).collect());
-        Egresses { parts, bound, dead_letters_read, handle, message: std::marker::PhantomData }
+        let (snapshots, message) = (RefCell::new(snapshots), std::marker::PhantomData);
+        Egresses { parts, bound, dead_letters_read, handle, snapshots, message }
     }
 
     /// The records of an egress, each at the ingress time that caused it. Each egress can be taken
@@ -123,6 +127,19 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         let letters = self.take(self.bound.len(), DEAD_LETTERS)?;
         self.dead_letters_read.set(true);
         Ok(letters)
+    }
+
+    /// What is told of each snapshot when it is durable, on worker 0. The frontier of this stream is
+    /// [complete](SnapshotDone::complete): what was emitted at a time that it has passed is in a durable
+    /// cut, and is not emitted again after a restart.
+    ///
+    /// # Errors
+    ///
+    /// If no snapshots are taken, or it was taken before; where several sets of functions share
+    /// snapshots, the first that is built has it.
+    pub fn snapshots(&self) -> Result<Stream<'scope, T, Vec<SnapshotDone<T>>>, Error> {
+        let snapshots = self.snapshots.borrow_mut().take();
+        Ok(snapshots.ok_or_else(|| Kind::EgressTaken(SNAPSHOTS.to_owned()))?)
     }
 
     /// The handle on the functions that these egresses leave.

@@ -7,21 +7,26 @@ use std::rc::Rc;
 
 use timely::ExchangeData;
 use timely::progress::Timestamp;
-use timely_statefun_operators::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Waker};
+use timely_statefun_operators::{
+    Awaits, Handler, Held, Inbox, Outbox, Place, Places, Restore, Verdict, Waker, Work,
+};
 
+use super::cutting::{Cutter, Cutting, own};
 use super::egresses::dead_letters;
 use crate::clock::Clock;
 use crate::dead_letter::Stopped;
 use crate::dispatch::Surroundings;
-use crate::dispatch::{self, Batch, Bound, Dispatcher, Egresses, Entrance, Names, Place, Routed};
+use crate::dispatch::{self, Batch, Bound, Dispatcher, Egresses, Entrance, Names, Routed};
 use crate::function::Code;
 use crate::functions::{AtClose, Functions};
 use crate::placement;
 use crate::remote::Caller;
 use crate::runner::Runner;
 
-pub(super) struct FunctionHandler<M, T> {
+pub(super) struct FunctionHandler<M, T: Timestamp> {
     dispatcher: Dispatcher<M, T, Held>,
+    /// If snapshots are taken.
+    cutter: Option<Cutter<M, T>>,
     clock: Clock,
     operations: Runner<Result<M, String>>,
     calls: Caller,
@@ -32,7 +37,8 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         functions: Functions<M, T>,
         names: Names,
         dead_letters_read: Rc<Cell<bool>>,
-        worker: usize,
+        (worker, peers): (usize, usize),
+        cutting: Option<&Cutting<'_, T>>,
     ) -> Self {
         let limits = &functions.limits;
         let named = functions.functions.into_iter();
@@ -57,8 +63,12 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         let calls = Caller::new(functions.runtime.clone(), endpoints);
         let egresses = Egresses::new(functions.egresses, dead_letters::<M>(), dead_letters_read);
         let lost = || Err("the runtime has shut down".to_owned());
+        let mut dispatcher = Dispatcher::new(bound, names, egresses);
+        let cutter = cutting
+            .map(|cutting| Cutter::new(cutting, &functions.name, (worker, peers), &mut dispatcher));
         FunctionHandler {
-            dispatcher: Dispatcher::new(bound, names, egresses),
+            dispatcher,
+            cutter,
             clock: functions.clock,
             operations: Runner::new(functions.runtime, lost),
             calls,
@@ -104,8 +114,8 @@ impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
         Outbox::release(self, held);
     }
 
-    fn place(&self, held: &Held) -> Place<T> {
-        place(self.place_of(held))
+    fn place(&self, held: &Held) -> dispatch::Place<T> {
+        own(self.place_of(held))
     }
 }
 
@@ -142,14 +152,9 @@ impl<M, T: Timestamp> Entrance<M, T> for Inbox<'_, T, Routed<M>> {
         }
     }
 
-    fn place(&self, held: &Held) -> Place<T> {
-        place(self.place_of(held))
+    fn place(&self, held: &Held) -> dispatch::Place<T> {
+        own(self.place_of(held))
     }
-}
-
-/// A place in the loop, as the dispatcher knows it.
-fn place<T: Clone>(place: timely_statefun_operators::Place<'_, T>) -> Place<T> {
-    Place { time: place.time.clone(), depth: place.depth, record: place.record }
 }
 
 fn verdict(verdict: dispatch::Verdict) -> Verdict<Stopped> {
@@ -193,11 +198,24 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         let turned = waker.clone();
         self.clock.on_turn(move || turned.wake());
         self.operations.connect(waker.clone());
+        if let Some(cutter) = &self.cutter {
+            cutter.connect(&waker);
+        }
         self.calls.connect(waker);
+    }
+
+    fn restore(&mut self, back: &mut Restore<'_, T, Routed<M>>) -> Result<Work, Stopped> {
+        match &mut self.cutter {
+            Some(cutter) => cutter.restore(self.clock.now_ms(), &mut self.dispatcher, back),
+            None => Ok(Work::Done),
+        }
     }
 
     fn poll(&mut self, inbox: &mut Inbox<'_, T, Routed<M>>) -> Result<(), Stopped> {
         self.dispatcher.note_time(self.clock.now_ms());
+        if let Some(cutter) = &mut self.cutter {
+            cutter.poll(&mut self.dispatcher)?;
+        }
         while let Some((key, outcome)) = self.operations.ended() {
             if let dispatch::Verdict::Stop(stopped) =
                 self.dispatcher.end_operation(key, outcome, inbox)
@@ -223,7 +241,9 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
     }
 
     fn awaits(&self) -> Awaits {
-        let poll_after = self.dispatcher.wake_at().and_then(|due_ms| self.clock.until(due_ms));
+        let due = self.dispatcher.wake_at().and_then(|due_ms| self.clock.until(due_ms));
+        let cuts = self.cutter.as_ref().and_then(Cutter::poll_after);
+        let poll_after = due.into_iter().chain(cuts).min();
         Awaits { events: self.dispatcher.awaits_events(), poll_after }
     }
 
@@ -240,5 +260,40 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
 
     fn emit(&mut self, emitter: &mut dyn FnMut(&T, Batch)) {
         self.dispatcher.drain_egresses(emitter);
+    }
+
+    fn is_full(&self) -> bool {
+        self.cutter.as_ref().is_some_and(|cutter| cutter.is_full(&self.dispatcher))
+    }
+
+    fn take_cut(&mut self, cut: u64) {
+        if let Some(cutter) = &mut self.cutter {
+            cutter.take_cut(cut, &mut self.dispatcher);
+        }
+    }
+
+    fn queued(&mut self, cut: u64, place: Place<'_, T>, message: &Routed<M>) {
+        if let Some(cutter) = &mut self.cutter {
+            cutter.write_waiting(cut, place, message, false, &mut self.dispatcher);
+        }
+    }
+
+    fn log(&mut self, cut: u64, place: Place<'_, T>, message: &Routed<M>) {
+        if let Some(cutter) = &mut self.cutter {
+            cutter.write_waiting(cut, place, message, true, &mut self.dispatcher);
+        }
+    }
+
+    fn work_on_cut(&mut self, cut: u64, budget: usize, places: &Places<'_, T>) -> Work {
+        match &mut self.cutter {
+            Some(cutter) => cutter.work(cut, budget, places, &mut self.dispatcher),
+            None => Work::Done,
+        }
+    }
+
+    fn complete_cut(&mut self, cut: u64, complete: &[T]) {
+        if let Some(cutter) = &mut self.cutter {
+            cutter.complete(cut, complete);
+        }
     }
 }

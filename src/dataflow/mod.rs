@@ -1,25 +1,30 @@
 //! The whole picture: streams of envelopes go through gates into one loop, and its egress comes out
 //! and is taken apart.
 
+mod cutting;
 mod egresses;
 mod handler;
+mod ingress;
+mod snapshots;
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use timely::ExchangeData;
-use timely::dataflow::Stream;
 use timely::progress::Timestamp;
-use timely_statefun_operators::{Demux, Ingress, LoopConfig, LoopHandle, keyed_loop};
+use timely_statefun_operators::{Demux, LoopConfig, LoopHandle, keyed_loop};
 
+use cutting::Cutting;
 pub use egresses::Egresses;
 use handler::FunctionHandler;
+use ingress::Envelopes;
+pub use ingress::Ingress;
+pub use snapshots::{SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
 
 use crate::dead_letter::Stopped;
 use crate::dispatch::{Batch, Names};
 use crate::error::{Error, Kind};
 use crate::functions::Functions;
-use crate::message::Envelope;
 
 /// A program's handle on its functions, on one worker: whether they are ready for more, what was
 /// admitted, why they stopped, and what they did.
@@ -44,37 +49,41 @@ pub trait StatefulFunctions<'scope, T: Timestamp, M> {
     ) -> Result<Egresses<'scope, T, M>, Error>;
 }
 
-/// A stream of messages for functions.
-pub(crate) type Envelopes<'scope, T, M> = Stream<'scope, T, Vec<Envelope<M>>>;
-
 fn build<'scope, T: Timestamp, M: ExchangeData>(
-    streams: Vec<Envelopes<'scope, T, M>>,
+    ingresses: Vec<Ingress<'scope, T, M>>,
     functions: Functions<M, T>,
 ) -> Result<Egresses<'scope, T, M>, Error> {
     functions.check()?;
-    let scope = streams.first().ok_or(Kind::NoIngress)?.scope();
+    let scope = ingresses.first().ok_or(Kind::NoIngress)?.stream.scope();
+    let cutting = Cutting::of(scope, &functions.name, &ingresses)?;
     let bound = functions.functions.iter().map(|(name, _)| crate::TypeName::fixed(name));
     let namespaces = functions.namespaces.iter().map(|(name, _)| *name);
     let names = Names::new(bound, namespaces.collect());
-    let ingresses = streams.into_iter().enumerate().map(|(number, stream)| {
+    let ingresses = ingresses.into_iter().enumerate().map(|(number, ingress)| {
         let mut names = names.clone();
         let name = format!("{} {number}", functions.name);
-        Ingress::new(name, stream, move |envelope| names.route(envelope))
+        ingress.gate(name, cutting.as_ref(), move |envelope| names.route(envelope))
     });
     let ingresses = ingresses.collect();
 
     let name = functions.name.clone();
-    let config = loop_config(&functions);
+    let config = loop_config(&functions, cutting.as_ref());
+    let cuts = cutting.as_ref().map(Cutting::cuts);
     let bound = functions.egresses.clone();
     let dead_letters_read = Rc::new(Cell::new(false));
     let read = Rc::clone(&dead_letters_read);
-    let handler = FunctionHandler::new(functions, names, read, scope.index());
-    let (output, handle) = keyed_loop(scope, &name, ingresses, config, None, handler);
+    let place = (scope.index(), scope.peers());
+    let handler = FunctionHandler::new(functions, names, read, place, cutting.as_ref());
+    let (output, handle) = keyed_loop(scope, &name, ingresses, config, cuts, handler);
     let parts = output.demux(&name, bound.len() + 1, |batch: &Batch| batch.egress);
-    Ok(Egresses::new(parts, bound, dead_letters_read, handle))
+    let done = cutting.and_then(|cutting| cutting.done);
+    Ok(Egresses::new(parts, bound, dead_letters_read, handle, done))
 }
 
-fn loop_config<M, T>(functions: &Functions<M, T>) -> LoopConfig {
+fn loop_config<M, T: Timestamp>(
+    functions: &Functions<M, T>,
+    cutting: Option<&Cutting<'_, T>>,
+) -> LoopConfig {
     let limits = &functions.limits;
     LoopConfig {
         budget_messages: limits.budget_messages,
@@ -84,6 +93,7 @@ fn loop_config<M, T>(functions: &Functions<M, T>) -> LoopConfig {
         loop_bytes_soft: limits.loop_bytes_soft,
         loop_bytes_hard: limits.loop_bytes_hard,
         order: functions.order,
+        cuts_before: cutting.map_or(0, |cutting| cutting.snapshots.cuts_before()),
         ..LoopConfig::default()
     }
 }
@@ -95,28 +105,45 @@ impl<'scope, T: Timestamp, M: ExchangeData> StatefulFunctions<'scope, T, M>
         self,
         functions: Functions<M, T>,
     ) -> Result<Egresses<'scope, T, M>, Error> {
-        build(vec![self], functions)
+        build(vec![self.into()], functions)
     }
 }
 
 impl<'scope, T: Timestamp, M: ExchangeData> StatefulFunctions<'scope, T, M>
-    for Vec<Envelopes<'scope, T, M>>
+    for Ingress<'scope, T, M>
 {
     fn stateful_functions(
         self,
         functions: Functions<M, T>,
     ) -> Result<Egresses<'scope, T, M>, Error> {
-        build(self, functions)
+        build(vec![self], functions)
     }
 }
 
-impl<'scope, T: Timestamp, M: ExchangeData, const N: usize> StatefulFunctions<'scope, T, M>
-    for [Envelopes<'scope, T, M>; N]
+impl<'scope, T, M, I> StatefulFunctions<'scope, T, M> for Vec<I>
+where
+    T: Timestamp,
+    M: ExchangeData,
+    I: Into<Ingress<'scope, T, M>>,
 {
     fn stateful_functions(
         self,
         functions: Functions<M, T>,
     ) -> Result<Egresses<'scope, T, M>, Error> {
-        build(self.into(), functions)
+        build(self.into_iter().map(Into::into).collect(), functions)
+    }
+}
+
+impl<'scope, T, M, I, const N: usize> StatefulFunctions<'scope, T, M> for [I; N]
+where
+    T: Timestamp,
+    M: ExchangeData,
+    I: Into<Ingress<'scope, T, M>>,
+{
+    fn stateful_functions(
+        self,
+        functions: Functions<M, T>,
+    ) -> Result<Egresses<'scope, T, M>, Error> {
+        build(self.map(Into::into).into(), functions)
     }
 }

@@ -101,7 +101,8 @@ impl<M: Value, T: Clone + PartialEq + Value, H> Dispatcher<M, T, H> {
     pub(crate) fn keep_cuts(&mut self, tombstone_bytes_max: usize, origin: Origin) {
         assert!(self.cuts.is_none(), "cuts are kept already");
         self.later.keep_cuts(origin, tombstone_bytes_max);
-        for entry in self.entries.iter_mut().filter(|entry| entry.body.is_some()) {
+        self.make_kept_entries();
+        for entry in self.entries.iter_mut().filter(|entry| entry.has_state()) {
             entry.state.keep_cuts(tombstone_bytes_max);
         }
         let codecs = Codecs { messages: *Codec::SERDE, times: *Codec::SERDE };
@@ -119,6 +120,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     }
 
     /// Whether there is something that can only be written in full.
+    #[cfg(test)]
     pub(crate) fn wants_full(&self) -> bool {
         self.delta_fails().is_some()
     }
@@ -149,7 +151,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         if !is_failed {
             types.reserve_exact(self.entries.len());
             for entry in &mut self.entries {
-                types.push(entry.body.is_some().then(|| {
+                types.push(entry.has_state().then(|| {
                     let since = is_delta.then(|| entry.state.latest_committed());
                     (entry.state.take_cut(since), entry.state.declared_states())
                 }));
@@ -170,7 +172,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         CutType {
             number,
             name: self.names.name(number),
-            is_bound: self.names.function(number) != NOBODY,
+            is_bound: self.names.function(number) != NOBODY || self.kept.has(number),
             states: taken.map(|(_, states)| Rc::clone(states)).unwrap_or_default(),
         }
     }

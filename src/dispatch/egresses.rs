@@ -5,8 +5,10 @@ use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::kept::{Emitter, Keeping};
 use crate::egress::Egress;
 use crate::message::Mismatch;
+use crate::state::FunctionState;
 use crate::typed::{TypedMessage, TypedValue};
 
 /// Records of one egress and one time, on their way out: a `Vec` of the egress's own type.
@@ -24,6 +26,8 @@ pub(crate) struct ErasedEgress<T> {
     make: fn() -> Box<dyn AnyBuffer<T>>,
     /// Emits what a remote function gave; none where its records are no values.
     emit_typed: Option<EmitTyped<T>>,
+    /// If its records are kept.
+    pub(crate) keeping: Option<Keeping<T>>,
 }
 
 type EmitTyped<T> = fn(&mut dyn AnyBuffer<T>, &T, TypedValue) -> Result<(), Mismatch>;
@@ -42,7 +46,13 @@ impl<T: Clone + PartialEq + 'static> ErasedEgress<T> {
             type_id: TypeId::of::<E>(),
             make: || Box::new(Buffer::<T, E>::new()),
             emit_typed: None,
+            keeping: None,
         }
+    }
+
+    /// An egress whose records are kept so.
+    pub(crate) fn kept<E: 'static>(egress: Egress<E>, keeping: Keeping<T>) -> Self {
+        ErasedEgress { keeping: Some(keeping), ..ErasedEgress::new(egress) }
     }
 
     /// An egress that remote functions can emit to as well.
@@ -65,7 +75,7 @@ impl<T> ErasedEgress<T> {
     }
 }
 
-trait AnyBuffer<T> {
+pub(super) trait AnyBuffer<T> {
     fn commit(&mut self);
     fn rollback(&mut self);
     fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch));
@@ -74,7 +84,7 @@ trait AnyBuffer<T> {
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
-struct Buffer<T, E> {
+pub(super) struct Buffer<T, E> {
     records: Vec<(T, E)>,
     /// How many of the records will certainly leave.
     committed: usize,
@@ -83,6 +93,17 @@ struct Buffer<T, E> {
 impl<T, E> Buffer<T, E> {
     fn new() -> Self {
         Buffer { records: Vec::new(), committed: 0 }
+    }
+
+    /// What the running invocation has emitted.
+    pub(super) fn uncommitted(&self) -> impl Iterator<Item = &(T, E)> {
+        self.records[self.committed..].iter()
+    }
+
+    /// Adds a record that will certainly leave.
+    pub(super) fn push(&mut self, time: T, record: E) {
+        self.records.push((time, record));
+        self.committed = self.records.len();
     }
 }
 
@@ -213,8 +234,36 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
     pub(super) fn dead_letter<D: 'static>(&mut self, time: T, letter: D) {
         let buffer = self.buffers.last_mut().and_then(|buffer| buffer.as_any_mut().downcast_mut());
         let buffer: &mut Buffer<T, D> = buffer.expect("the last egress is that of dead letters");
-        buffer.records.push((time, letter));
-        buffer.committed = buffer.records.len();
+        buffer.push(time, letter);
+    }
+
+    /// How the records of each egress are kept, where they are.
+    pub(super) fn keepings(&self) -> impl Iterator<Item = (usize, &'static str, Keeping<T>)> {
+        let bound = self.bound.iter().enumerate();
+        bound.filter_map(|(at, bound)| bound.keeping.map(|keeping| (at, bound.name, keeping)))
+    }
+
+    /// Whether the running invocation has emitted to an egress.
+    pub(super) fn is_touched(&self, at: usize) -> bool {
+        self.touched.contains(&at)
+    }
+
+    /// Keeps what the running invocation has emitted to an egress.
+    pub(super) fn keep(&mut self, at: usize, state: &mut FunctionState, emitter: Emitter<'_>) {
+        let keeping = self.bound[at].keeping.expect("it is one whose records are kept");
+        keeping.keep(state, emitter, &mut *self.buffers[at]);
+    }
+
+    /// Emits again what an address has emitted to an egress.
+    pub(super) fn bring_back(
+        &mut self,
+        at: usize,
+        state: &mut FunctionState,
+        emitter: Emitter<'_>,
+        time: &T,
+    ) {
+        let keeping = self.bound[at].keeping.expect("it is one whose records are kept");
+        keeping.bring_back(state, emitter, &mut *self.buffers[at], time);
     }
 
     pub(super) fn dead_letters_are_read(&self) -> bool {

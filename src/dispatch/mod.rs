@@ -12,6 +12,7 @@ mod delayed;
 mod effects;
 mod egresses;
 mod expiry;
+mod kept;
 mod later;
 mod mailboxes;
 mod meters;
@@ -39,17 +40,16 @@ pub(crate) use calls::{CallAnswer, CallDelayed, CallEffects, CallFailure, CallKe
 pub use context::{Context, NoCaller};
 pub use delayed::TokenInUse;
 pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
+pub(crate) use kept::{Keeping, Sums};
 pub(crate) use names::Names;
 pub use operations::Outcome;
 pub(crate) use operations::{OperationKey, Task};
-#[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
 pub(crate) use pen::{CutError, CutSink};
-#[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
 pub(crate) use record::{Origin, RecordKind};
-#[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
-pub(crate) use restore::{Back, RestoreError, Restoring};
+#[cfg(test)]
+pub(crate) use restore::RestoreError;
+pub(crate) use restore::{Back, Restoring};
 pub use table::Table;
-#[cfg_attr(not(test), expect(unused_imports, reason = "no dataflow takes cuts yet"))]
 pub(crate) use types::CutType;
 
 use crate::address::{Id, TypeName};
@@ -59,6 +59,7 @@ use crate::state::{FunctionState, Slot};
 use calls::{Calls, RemoteState};
 use cuts::{Cuts, note_bytes, pen};
 use effects::{Effects, Reached};
+use kept::KeptEgresses;
 use later::Later;
 use mailboxes::{Arrival, Mailboxes};
 use meters::Meters;
@@ -206,10 +207,19 @@ impl Failure {
 
 struct Entry<M, T> {
     body: Option<Rc<Body<M, T>>>,
+    /// Whether its state is what was emitted to an egress.
+    is_egress: bool,
     state: FunctionState,
     /// The states that a remote function has said it keeps.
     remote_states: Vec<RemoteState>,
     meters: Meters,
+}
+
+impl<M, T> Entry<M, T> {
+    /// Whether it keeps state, or could.
+    fn has_state(&self) -> bool {
+        self.body.is_some() || self.is_egress
+    }
 }
 
 /// All functions of one worker. `H` keeps an ingress time alive.
@@ -228,6 +238,8 @@ pub(crate) struct Dispatcher<M, T, H> {
     calls: Calls<M, T, H>,
     /// If cuts are taken.
     cuts: Option<Box<Cuts<M, T>>>,
+    /// The egresses whose records are kept with cuts.
+    kept: KeptEgresses,
     /// What the running invocation does; empty between invocations.
     effects: Effects<M>,
     /// Scratch space of [`foresee`](Self::foresee).
@@ -259,6 +271,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             operations,
             calls,
             cuts: None,
+            kept: KeptEgresses::default(),
             effects: Effects::default(),
             foreseen: Vec::new(),
         };
@@ -284,6 +297,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             let state = state.unwrap_or_default();
             self.entries.push(Entry {
                 body,
+                is_egress: false,
                 state,
                 remote_states: Vec::new(),
                 meters: Meters::default(),
@@ -455,6 +469,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             Ok(()) => {
                 state.commit(cursor);
                 note_bytes(&mut self.cuts, cut_bytes, state);
+                if !self.kept.is_empty() {
+                    self.keep_emitted(head);
+                }
                 self.egresses.commit();
                 if !self.effects.is_empty() {
                     self.take_effect(head, outside);

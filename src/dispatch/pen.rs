@@ -37,6 +37,13 @@ pub(crate) enum CutError {
     DelayedWantFull,
 }
 
+impl CutError {
+    /// Whether a full cut could be written.
+    pub(crate) fn wants_full(&self) -> bool {
+        matches!(self, CutError::StateWantsFull(_) | CutError::DelayedWantFull)
+    }
+}
+
 /// Why a message is no record, with its address.
 #[derive(Debug)]
 pub(super) struct Fault {

@@ -137,7 +137,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
         self.types.clear();
         for CutType { number, name, is_bound, states } in types {
             let index = dispatcher.names.index(name);
-            let is_missing = *is_bound && dispatcher.names.function(index) == NOBODY;
+            let is_there = dispatcher.names.function(index) != NOBODY || dispatcher.kept.has(index);
+            let is_missing = *is_bound && !is_there;
             let (name, states) = (name.clone(), Rc::clone(states));
             let known = Known { name, index, is_missing, states, restoring: None };
             if self.types.insert(u64::from(*number), known).is_some() {
@@ -261,7 +262,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
             return Ok(());
         }
         let entry = &mut dispatcher.entries[*index as usize];
-        if entry.body.is_none() {
+        if !entry.has_state() {
             return Err(damaged("it is of a type without a function"));
         }
         let state = &mut entry.state;

@@ -4,8 +4,6 @@
 //! This room knows no dataflow, no function and no state. What a section of a part means, and what the
 //! notes of a manifest say, is the business of those who write and read them.
 
-#![expect(dead_code, reason = "the dataflow does not write snapshots yet")]
-
 mod begin;
 mod encoding;
 mod error;
@@ -28,3 +26,11 @@ pub use begin::RestoreFrom;
 pub use error::SnapshotError;
 pub use store::{SnapshotInfo, SnapshotOptions, SnapshotStore};
 pub use uploads::SnapshotStatus;
+
+pub(crate) use begin::Begun;
+pub(crate) use keeper::{Keeper, Kept};
+pub(crate) use log::{Cut, Log};
+pub(crate) use manifest::Commit;
+pub(crate) use part::{Part, PartEntry, PartName, PartReader, PartWriter};
+pub(crate) use process::{NextPart, Parts, Process};
+pub(crate) use survey::Identity;

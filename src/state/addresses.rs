@@ -72,7 +72,6 @@ impl Addresses {
     }
 
     /// All addresses that have state.
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Id)> {
         let numbered = (0..).zip(self.rows.iter());
         numbered.filter(|(_, row)| row.values > 0).map(|(slot, row)| (slot, &row.id))

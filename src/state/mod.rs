@@ -145,6 +145,11 @@ impl FunctionState {
         }
     }
 
+    /// The addresses that have state.
+    pub(crate) fn ids(&self) -> Vec<Id> {
+        self.addresses.iter().map(|(_, id)| id.clone()).collect()
+    }
+
     /// How many addresses have state.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -1,0 +1,82 @@
+//! Streams into functions: their names, and what becomes of them after a restart.
+
+use std::fmt;
+
+use timely::dataflow::Stream;
+use timely::progress::Timestamp;
+
+use super::snapshots::Snapshots;
+use crate::message::Envelope;
+
+/// A stream of messages for functions.
+pub(crate) type Envelopes<'scope, T, M> = Stream<'scope, T, Vec<Envelope<M>>>;
+
+/// A stream of messages for functions whose snapshots are taken: a stream with a name, and with what
+/// becomes of it when the program goes on from a snapshot.
+///
+/// [`Snapshots`] makes them. Programs that take no snapshots give streams as they are.
+pub struct Ingress<'scope, T: Timestamp, M> {
+    pub(super) stream: Envelopes<'scope, T, M>,
+    /// None where the program takes no snapshots.
+    pub(super) source: Option<Source<T>>,
+}
+
+/// Where the records of an ingress come from.
+pub(super) struct Source<T: Timestamp> {
+    pub(super) name: String,
+    /// Whether they come again after a restart, from a position on.
+    pub(super) is_replayed: bool,
+    pub(super) snapshots: Snapshots<T>,
+}
+
+impl<T: Timestamp> Snapshots<T> {
+    /// An ingress whose source can be read again from any position. Every message must say
+    /// [where it was read](Envelope::read_at); one that does not stops the program.
+    ///
+    /// A snapshot names for each partition the [last position](Self::positions) that it contains. After a
+    /// restart the source must give all that comes after it; what it gives again is skipped. The name is
+    /// stored, and belongs to one ingress of the program.
+    pub fn replayed<'scope, M>(
+        &self,
+        name: impl Into<String>,
+        stream: Envelopes<'scope, T, M>,
+    ) -> Ingress<'scope, T, M> {
+        self.ingress(name.into(), true, stream)
+    }
+
+    /// An ingress whose source cannot be read again, or is not: what came after the last durable cut is
+    /// lost when the program ends without another, and what is given again is handled again.
+    pub fn unreplayed<'scope, M>(
+        &self,
+        name: impl Into<String>,
+        stream: Envelopes<'scope, T, M>,
+    ) -> Ingress<'scope, T, M> {
+        self.ingress(name.into(), false, stream)
+    }
+
+    fn ingress<'scope, M>(
+        &self,
+        name: String,
+        is_replayed: bool,
+        stream: Envelopes<'scope, T, M>,
+    ) -> Ingress<'scope, T, M> {
+        Ingress { stream, source: Some(Source { name, is_replayed, snapshots: self.clone() }) }
+    }
+}
+
+impl<'scope, T: Timestamp, M> From<Envelopes<'scope, T, M>> for Ingress<'scope, T, M> {
+    /// An ingress of a program that takes no snapshots.
+    fn from(stream: Envelopes<'scope, T, M>) -> Self {
+        Ingress { stream, source: None }
+    }
+}
+
+impl<T: Timestamp, M> fmt::Debug for Ingress<'_, T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = self.source.as_ref();
+        f.debug_struct("Ingress")
+            .field("name", &source.map(|source| &source.name))
+            .field("is_replayed", &source.map(|source| source.is_replayed))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,204 @@
+//! What worker 0 decides of a cut: whether all workers have written it, whether it counts, and when the
+//! next may be announced.
+//!
+//! A cut is open from its announcement until every worker has heard what became of it. Until then no
+//! other is announced, so every worker knows what the next one builds upon before anything red for it
+//! can reach that worker.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use timely::progress::{Antichain, Timestamp};
+use timely_statefun_operators::{Bulletin, CutControl};
+
+use super::SnapshotDone;
+use super::news::{Failure, Fate, News, Written};
+use crate::clock::Clock;
+use crate::dead_letter::Reason;
+use crate::snapshot::{Cut, Keeper, Kept, PartEntry};
+
+/// Decides on the cuts of one execution.
+pub(super) struct Chair<T: Timestamp> {
+    peers: usize,
+    keeper: Keeper,
+    control: CutControl,
+    deadline: Duration,
+    bulletin: Bulletin<T, SnapshotDone<T>>,
+    /// What the next cut is an increment of.
+    base: Option<u64>,
+    open: Option<Open<T>>,
+    kept: (Sender<Kept>, Receiver<Kept>),
+}
+
+struct Open<T> {
+    cut: u64,
+    since: Instant,
+    stage: Stage<T>,
+}
+
+enum Stage<T> {
+    /// Workers write it.
+    Writing(BTreeMap<usize, Written<T>>),
+    /// It is being committed.
+    Committing(SnapshotDone<T>),
+    /// So many workers have heard what became of it.
+    Telling { fate: Fate, heard: usize },
+}
+
+impl<T: Timestamp> Chair<T> {
+    pub(super) fn new(
+        peers: usize,
+        keeper: Keeper,
+        control: CutControl,
+        deadline: Duration,
+        bulletin: Bulletin<T, SnapshotDone<T>>,
+        base: Option<u64>,
+    ) -> Self {
+        Chair { peers, keeper, control, deadline, bulletin, base, open: None, kept: channel() }
+    }
+
+    /// Notes that a cut was taken, on this worker first or by what another one says.
+    pub(super) fn opened(&mut self, cut: u64) {
+        if self.open.is_none() {
+            let stage = Stage::Writing(BTreeMap::new());
+            self.open = Some(Open { cut, since: Instant::now(), stage });
+        }
+        let open = self.open.as_ref().expect("it was set").cut;
+        assert_eq!(open, cut, "one cut is open at a time");
+    }
+
+    /// Takes in what a worker says. `wake` is called when there is more to [settle](Self::settle).
+    pub(super) fn hear(
+        &mut self,
+        from: usize,
+        news: News<T>,
+        wake: impl Fn() + Send + 'static,
+        tell: &mut impl FnMut(News<T>),
+    ) {
+        match news {
+            News::Written { cut, written } => {
+                self.opened(cut);
+                match written {
+                    Ok(written) => self.gather(from, written, wake),
+                    Err(Failure { why, wants_full: true }) => {
+                        tracing::debug!(cut, worker = from, why, "the next snapshot is a full one");
+                        self.decide(false, None, tell);
+                    }
+                    Err(Failure { why, wants_full: false }) => {
+                        tracing::error!(cut, worker = from, why, "a snapshot is given up");
+                        self.decide(false, self.base, tell);
+                    }
+                }
+            }
+            News::Heard { cut } => self.heard(cut),
+            News::Asked => self.control.request(),
+            News::Fate(_) | News::Stop(_) => {}
+        }
+    }
+
+    fn gather(&mut self, from: usize, written: Written<T>, wake: impl Fn() + Send + 'static) {
+        let Some(Open { cut, stage, .. }) = &mut self.open else { return };
+        // One that comes after the cut was given up is of no use.
+        let Stage::Writing(workers) = stage else { return };
+        workers.insert(from, written);
+        if workers.len() < self.peers {
+            return;
+        }
+        let (mut parts, mut done) = (Vec::new(), SnapshotDone::empty(*cut));
+        let mut complete = Antichain::new();
+        for written in std::mem::take(workers).into_values() {
+            parts.extend(written.parts);
+            complete.extend(written.complete);
+            for (ingress, positions) in written.positions {
+                let known = done.positions.entry(ingress).or_default();
+                for (partition, position) in positions {
+                    let highest = known.entry(partition).or_insert(position);
+                    *highest = position.max(*highest);
+                }
+            }
+            done.counts.add(written.counts);
+        }
+        done.complete = complete.elements().to_vec();
+        done.bytes = parts.iter().map(|part: &PartEntry| part.bytes).sum();
+        let number = *cut;
+        let cut = self.cut(number, parts, &done);
+        let tell = self.kept.0.clone();
+        self.keeper.commit(cut, move |kept| {
+            // A program that has ended wants to know nothing.
+            drop(tell.send(kept));
+            wake();
+        });
+        self.open.as_mut().expect("it is open").stage = Stage::Committing(done);
+    }
+
+    fn cut(&self, cut: u64, parts: Vec<PartEntry>, done: &SnapshotDone<T>) -> Cut {
+        let notes = BTreeMap::from([done.note()]);
+        Cut { cut, base: self.base, parts, notes, at_ms: Clock::system().now_ms() }
+    }
+
+    /// Goes on with what has happened meanwhile: a cut was committed or not, or its time is up.
+    pub(super) fn settle(&mut self, tell: &mut impl FnMut(News<T>)) {
+        while let Ok(Kept { result, base }) = self.kept.1.try_recv() {
+            let stage = self.open.as_mut().map(|open| &mut open.stage);
+            let Some(Stage::Committing(done)) = stage else { continue };
+            match result {
+                Ok(()) => {
+                    let done = done.clone();
+                    // What is complete now is said before it is known to be: the record first.
+                    let complete = done.complete.clone();
+                    self.bulletin.say(done);
+                    self.bulletin.advance(&complete);
+                    self.decide(true, base, tell);
+                }
+                Err(error) if error.is_fenced() => {
+                    tell(News::Stop(Reason::Fenced(error.to_string())));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a snapshot is given up");
+                    self.decide(false, base, tell);
+                }
+            }
+        }
+        let is_late = |open: &Open<T>| {
+            matches!(open.stage, Stage::Writing(_)) && open.since.elapsed() >= self.deadline
+        };
+        if let Some(open) = self.open.as_ref().filter(|open| is_late(open)) {
+            tracing::error!(cut = open.cut, "a snapshot is given up, since its time is up");
+            self.decide(false, self.base, tell);
+        }
+    }
+
+    /// After how long to look again, if nothing is heard.
+    pub(super) fn look_after(&self) -> Option<Duration> {
+        let open = self.open.as_ref().filter(|open| matches!(open.stage, Stage::Writing(_)))?;
+        Some(self.deadline.saturating_sub(open.since.elapsed()))
+    }
+
+    /// Tells all workers what becomes of the open cut.
+    fn decide(&mut self, committed: bool, base: Option<u64>, tell: &mut impl FnMut(News<T>)) {
+        let Some(open) = &mut self.open else { return };
+        if let Stage::Telling { .. } = open.stage {
+            return;
+        }
+        let fate = Fate { cut: open.cut, committed, base };
+        open.stage = Stage::Telling { fate, heard: 0 };
+        self.base = base;
+        tell(News::Fate(fate));
+    }
+
+    fn heard(&mut self, cut: u64) {
+        let Some(Open { stage: Stage::Telling { fate, heard }, .. }) = &mut self.open else {
+            return;
+        };
+        *heard += usize::from(fate.cut == cut);
+        if *heard < self.peers {
+            return;
+        }
+        match fate.committed {
+            true => self.control.committed(cut),
+            false => self.control.abandoned(cut),
+        }
+        self.open = None;
+    }
+}

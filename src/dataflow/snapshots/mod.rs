@@ -1,0 +1,445 @@
+//! Snapshots of a running program: what the program says of them and is told, on each of its workers.
+//!
+//! What a cut is, and when it is complete, is decided in the operators; how files become durable, in the
+//! snapshot room; what a function type or a message is as bytes, in the core. Here these come together.
+
+mod agree;
+mod chair;
+mod news;
+mod restoring;
+mod scribe;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::{Scope, Stream};
+use timely::progress::Timestamp;
+use timely::worker::Worker;
+use timely_statefun_operators::{CutControl, Cuts, Decider, Positions, bulletin, council};
+use tokio::runtime::Handle;
+
+use chair::Chair;
+pub(super) use restoring::{Next, Reading, Records, records_of};
+
+use super::cutting::Cutting;
+use crate::address;
+use crate::clock::Clock;
+use crate::dispatch::{Origin, RecordKind};
+use crate::error::{Error, Kind};
+use crate::placement::BINS;
+use crate::snapshot::{
+    Begun, Commit, Identity, Keeper, Parts, Process, RestoreFrom, SnapshotError, SnapshotStatus,
+    SnapshotStore,
+};
+
+pub(super) use scribe::{Scribe, SetNumber};
+
+/// When a program takes snapshots, and with which one it begins; each with its default.
+///
+/// ```
+/// use std::time::Duration;
+/// use timely_statefun::SnapshotPolicy;
+///
+/// let policy = SnapshotPolicy::new("shop").interval(Duration::from_secs(1));
+/// # let _ = policy;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    program: String,
+    interval: Option<Duration>,
+    deadline: Duration,
+    restore: RestoreFrom,
+    verify: bool,
+}
+
+impl SnapshotPolicy {
+    /// The policy of a program of this name, which is stored: a store keeps the snapshots of one
+    /// program. A snapshot every ten seconds, when all ingress has closed, and when nothing is left to do.
+    pub fn new(program: impl Into<String>) -> Self {
+        SnapshotPolicy {
+            program: program.into(),
+            interval: Some(Duration::from_secs(10)),
+            deadline: Duration::from_secs(600),
+            restore: RestoreFrom::Newest,
+            verify: true,
+        }
+    }
+
+    /// Takes a snapshot so long after the one before was begun, or as soon as that is durable. Default
+    /// ten seconds.
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Takes snapshots [on request](Snapshots::request) only, and at the end.
+    #[must_use]
+    pub fn on_request(mut self) -> Self {
+        self.interval = None;
+        self
+    }
+
+    /// Gives up a snapshot that is not written so long after it was begun; the next may follow. Default ten
+    /// minutes.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Says which snapshot the program begins with. Default: the newest.
+    #[must_use]
+    pub fn restore(mut self, from: RestoreFrom) -> Self {
+        self.restore = from;
+        self
+    }
+
+    /// Says whether all bytes of a snapshot are looked at before anything of it is restored, so that one
+    /// that is damaged is an error of [`begin`](Snapshots::begin). Otherwise only its files' lengths are,
+    /// and damage stops the program when it is met: a snapshot is then read once and not twice. Default:
+    /// they are looked at.
+    #[must_use]
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+}
+
+/// What a snapshot says of the program that it was taken of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SnapshotDone<T> {
+    /// The number of its cut.
+    pub cut: u64,
+    /// By ingress, the last position of each partition that it contains.
+    pub positions: BTreeMap<String, Positions>,
+    /// What was emitted at a time that is not at or after one of these was emitted before the cut, and is
+    /// not emitted again after a restart.
+    pub complete: Vec<T>,
+    /// What was written of it.
+    pub counts: SnapshotCounts,
+    /// How many bytes were written for it, without its manifest.
+    pub bytes: u64,
+}
+
+/// How much was written for a snapshot, by what it is. What an increment builds upon is not counted again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SnapshotCounts {
+    /// Pieces of state: values, entries of tables, runs of elements of buffers, and those that are gone.
+    pub state: u64,
+    /// Messages in calls of remote functions, and those that wait behind them.
+    pub in_flight: u64,
+    /// Messages that failed and will be tried again, and those that wait behind them.
+    pub retrying: u64,
+    /// Messages that waited to be handled.
+    pub queued: u64,
+    /// Messages that were sent before the cut and arrived after it.
+    pub logged: u64,
+    /// Asynchronous operations that were under way.
+    pub operations: u64,
+    /// Delayed messages, and those that wait no more.
+    pub delayed: u64,
+}
+
+impl SnapshotCounts {
+    fn count(&mut self, kind: RecordKind) {
+        *match kind {
+            RecordKind::State => &mut self.state,
+            RecordKind::InFlight => &mut self.in_flight,
+            RecordKind::Retrying => &mut self.retrying,
+            RecordKind::Queued => &mut self.queued,
+            RecordKind::Logged => &mut self.logged,
+            RecordKind::Operation => &mut self.operations,
+            RecordKind::Delayed => &mut self.delayed,
+        } += 1;
+    }
+
+    fn add(&mut self, other: Self) {
+        self.state += other.state;
+        self.in_flight += other.in_flight;
+        self.retrying += other.retrying;
+        self.queued += other.queued;
+        self.logged += other.logged;
+        self.operations += other.operations;
+        self.delayed += other.delayed;
+    }
+}
+
+/// The note of a manifest that has what is told of a snapshot.
+const NOTE: &str = "program";
+
+impl<T: Timestamp> SnapshotDone<T> {
+    /// Of a cut of which nothing else is known.
+    fn empty(cut: u64) -> Self {
+        SnapshotDone {
+            cut,
+            positions: BTreeMap::new(),
+            complete: Vec::new(),
+            counts: SnapshotCounts::default(),
+            bytes: 0,
+        }
+    }
+
+    fn note(&self) -> (String, Bytes) {
+        let note = rmp_serde::to_vec_named(self).expect("times and numbers can be written");
+        (NOTE.to_owned(), note.into())
+    }
+
+    fn of(commit: &Commit) -> Result<Self, String> {
+        let note = commit.notes.get(NOTE).ok_or("its manifest has no note of the program's")?;
+        rmp_serde::from_slice(note).map_err(|error| format!("its manifest cannot be read: {error}"))
+    }
+}
+
+/// A program's snapshots, on one of its workers. All clones are one.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use timely_statefun::{SnapshotOptions, SnapshotPolicy, SnapshotStore, Snapshots};
+///
+/// let store = SnapshotStore::open("file:///var/lib/shop", SnapshotOptions::default())?;
+/// let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
+/// let handle = runtime.handle().clone();
+/// timely::execute_from_args(std::env::args(), move |worker| {
+///     let policy = SnapshotPolicy::new("shop").interval(Duration::from_secs(1));
+///     let snapshots = Snapshots::<u64>::begin(worker, &store, &handle, &policy).expect("a store");
+///     let orders = snapshots.positions("orders");
+///     // Builds a dataflow whose source goes on after these positions, of functions that were given
+///     // the snapshots.
+/// # let _ = orders;
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Snapshots<T: Timestamp> {
+    inner: Rc<Inner<T>>,
+}
+
+struct Inner<T: Timestamp> {
+    worker: usize,
+    peers: usize,
+    begun: Begun,
+    commit: Option<Rc<Commit>>,
+    restored: Option<SnapshotDone<T>>,
+    policy: SnapshotPolicy,
+    process: Arc<Process>,
+    part_bytes: usize,
+    pending_bytes_max: u64,
+    control: CutControl,
+    state: RefCell<State<T>>,
+}
+
+/// What the sets of functions share. The first takes what there is one of.
+struct State<T: Timestamp> {
+    parts: Option<Parts>,
+    keeper: Option<Keeper>,
+    shared: Option<Shared<T>>,
+    /// The names of the ingresses of all sets.
+    ingresses: BTreeSet<String>,
+}
+
+struct Shared<T: Timestamp> {
+    scribe: Weak<RefCell<Scribe<T>>>,
+}
+
+impl<T: Timestamp> Snapshots<T> {
+    /// Begins an execution of the program: chooses the snapshot that it goes on from, and claims the
+    /// store, so that an older execution which still runs can do no more harm.
+    ///
+    /// All workers of all processes must call this, in the same order relative to the dataflows that they
+    /// build, with stores of the same place. It returns when all of them know the same. Files are read and
+    /// written on `runtime`, which must have a timer and live as long as the dataflow.
+    ///
+    /// # Errors
+    ///
+    /// The same on all workers: the store fails or belongs to another program; the snapshot that is wanted
+    /// is missing, damaged or of a newer version (the error names the file, and
+    /// [offers](SnapshotError::offered) an older one that is whole); another execution is just beginning.
+    pub fn begin(
+        worker: &mut Worker,
+        store: &SnapshotStore,
+        runtime: &Handle,
+        policy: &SnapshotPolicy,
+    ) -> Result<Self, SnapshotError> {
+        let identity = Identity { program: policy.program.clone(), bins: BINS as u32 };
+        let (from, verify) = (policy.restore, policy.verify);
+        let beginning = {
+            let store = store.clone();
+            async move { store.begin(&identity, from, verify, Clock::system().now_ms()).await }
+        };
+        let agreed = agree::agree(worker, runtime, beginning, |begun: &Begun| {
+            let process = store.process(begun.execution, runtime);
+            let commit = begun.restores();
+            let parts = commit.is_some().then(|| process.attach());
+            (process, commit, parts)
+        })?;
+        let (begun, log, (process, commit, parts)) = agreed;
+        let restored = match &commit {
+            None => None,
+            Some(commit) => Some(SnapshotDone::of(commit).map_err(|why| commit.damaged(why))?),
+        };
+        let keeper =
+            log.map(|log| Keeper::start(runtime, store.clone(), log, || Clock::system().now_ms()));
+        let inner = Inner {
+            worker: worker.index(),
+            peers: worker.peers(),
+            begun,
+            commit: commit.map(Rc::new),
+            restored,
+            policy: policy.clone(),
+            process,
+            part_bytes: store.options().part_bytes,
+            pending_bytes_max: store.options().pending_bytes_max,
+            control: CutControl::new(),
+            state: RefCell::new(State { parts, keeper, shared: None, ingresses: BTreeSet::new() }),
+        };
+        Ok(Snapshots { inner: Rc::new(inner) })
+    }
+
+    /// What the program goes on from; `None` if it begins without a snapshot.
+    pub fn restored(&self) -> Option<&SnapshotDone<T>> {
+        self.inner.restored.as_ref()
+    }
+
+    /// The last position of each partition of an ingress that is restored. Empty if nothing is. A source
+    /// goes on with what comes after these.
+    pub fn positions(&self, ingress: &str) -> Positions {
+        let restored = self.inner.restored.as_ref();
+        restored.and_then(|done| done.positions.get(ingress)).cloned().unwrap_or_default()
+    }
+
+    /// The number of this execution, which is above that of all before it.
+    pub fn execution(&self) -> u64 {
+        self.inner.begun.execution
+    }
+
+    /// How snapshots are getting on, as this process sees it.
+    pub fn status(&self) -> SnapshotStatus {
+        self.inner.process.uploads.status()
+    }
+
+    /// Asks for a snapshot, as soon as none is under way. Several requests meanwhile are one. Any
+    /// worker may ask; it is forgotten if no functions are given these snapshots.
+    pub fn request(&self) {
+        self.ask();
+    }
+
+    fn ask(&self) {
+        let state = self.inner.state.borrow();
+        if let Some(scribe) = state.shared.as_ref().and_then(|shared| shared.scribe.upgrade()) {
+            scribe.borrow().ask();
+        }
+    }
+
+    /// Whether two are the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// How much memory an open cut may take on a worker before ingress waits for the store.
+    pub(super) fn memory_max(&self) -> usize {
+        usize::try_from(self.inner.pending_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// Where what is restored names the delayed messages of this worker from here on.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { execution: self.inner.begun.execution, worker: self.inner.worker as u32 }
+    }
+
+    /// A number below which all cuts were that were ever taken.
+    pub(super) fn cuts_before(&self) -> u64 {
+        self.inner.begun.first_cut - 1
+    }
+
+    /// Has a set of functions take part in all cuts.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot any more, or a name is there already.
+    pub(super) fn join<'scope>(
+        &self,
+        scope: Scope<'scope, T>,
+        set: &str,
+        ingresses: Vec<String>,
+    ) -> Result<Cutting<'scope, T>, Error> {
+        let mut state = self.inner.state.borrow_mut();
+        for name in ingresses {
+            address::check_part("ingress", &name)?;
+            if state.ingresses.contains(&name) {
+                return Err(Kind::TwiceInSnapshots { what: "ingress", name }.into());
+            }
+            state.ingresses.insert(name);
+        }
+        let begun = || Error::from(Kind::SnapshotsBegun(set.to_owned()));
+        if state.shared.is_some() {
+            return Err(begun());
+        }
+        let (scribe, reading, cuts, done) = self.share(scope, &mut state);
+        let done = Some(done);
+        if scribe.borrow().set_names().iter().any(|name| name == set) {
+            let (what, name) = ("functions", set.to_owned());
+            return Err(Kind::TwiceInSnapshots { what, name }.into());
+        }
+        let set = scribe.borrow_mut().join(set).ok_or_else(begun)?;
+        if let Some(reading) = &reading {
+            reading.borrow_mut().join();
+        }
+        let snapshots = self.clone();
+        Ok(Cutting { snapshots, scribe, set, reading, cuts, done })
+    }
+
+    /// Makes what all sets share.
+    fn share<'scope>(&self, scope: Scope<'scope, T>, state: &mut State<T>) -> Made<'scope, T> {
+        let Inner { worker, peers, begun, policy, process, control, .. } = &*self.inner;
+        let council = council(scope, "Snapshots");
+        let (bulletin, done) = bulletin(scope, "Snapshots");
+        let mut decider = Decider::new(control).deadline(Duration::MAX);
+        if let Some(interval) = policy.interval {
+            decider = decider.interval(interval);
+        }
+        let chair = state.keeper.take().map(|keeper| {
+            let (control, deadline) = (control.clone(), policy.deadline);
+            Chair::new(*peers, keeper, control, deadline, bulletin, begun.base)
+        });
+        let (process, part_bytes) = (Arc::clone(process), self.inner.part_bytes);
+        let execution = begun.execution;
+        let scribe =
+            Scribe::new(*worker, execution, process, part_bytes, council, chair, begun.base);
+        let reading = state.parts.take().zip(self.inner.commit.clone()).map(|(parts, commit)| {
+            let process = Arc::clone(&self.inner.process);
+            Rc::new(RefCell::new(Reading::new(process, commit, parts)))
+        });
+        state.shared = Some(Shared { scribe: Rc::downgrade(&scribe) });
+        (scribe, reading, decider.announce(scope, "Snapshots"), done)
+    }
+}
+
+/// What the first set makes for all.
+type Made<'scope, T> = (
+    Rc<RefCell<Scribe<T>>>,
+    Option<Rc<RefCell<Reading>>>,
+    Cuts<'scope, T>,
+    Stream<'scope, T, Vec<SnapshotDone<T>>>,
+);
+
+impl<T: Timestamp> Clone for Snapshots<T> {
+    fn clone(&self) -> Self {
+        Snapshots { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl<T: Timestamp> fmt::Debug for Snapshots<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshots")
+            .field("execution", &self.inner.begun.execution)
+            .field("restored", &self.inner.restored)
+            .finish_non_exhaustive()
+    }
+}

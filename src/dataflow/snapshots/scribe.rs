@@ -1,0 +1,406 @@
+//! What one worker writes of a cut: gathers it from all sets of functions, has it stored, and tells
+//! worker 0.
+//!
+//! Files are cut off between two slices of one set, since only then can be asked what the numbers of
+//! function types mean that stand in them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::rc::{Rc, Weak};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use timely::progress::{Antichain, Timestamp};
+use timely_statefun_operators::{AtCut, Council, Positions, Waker};
+
+use super::SnapshotCounts;
+use super::chair::Chair;
+use super::news::{Failure, Fate, News, Written};
+use crate::clock::Clock;
+use crate::dead_letter::{Reason, Stopped};
+use crate::dispatch::{CutError, CutSink, CutType, RecordKind, TypeIndex};
+use crate::records::{put_text, put_varint, put_with_length};
+use crate::snapshot::{Part, PartEntry, PartName, PartWriter, Process, SnapshotError};
+
+/// The number of a set of functions among those that share snapshots, in the order in which they are built.
+pub(in crate::dataflow) type SetNumber = u8;
+
+/// What one worker knows of cuts, and writes of the one that is open.
+pub(in crate::dataflow) struct Scribe<T: Timestamp> {
+    worker: usize,
+    execution: u64,
+    process: Arc<Process>,
+    part_bytes: usize,
+    council: Council<News<T>>,
+    chair: Option<Chair<T>>,
+    sets: Vec<Set>,
+    /// What the next cut is an increment of.
+    base: Option<u64>,
+    open: Option<Open<T>>,
+    /// The last cut of which is known what became of it.
+    over: u64,
+    /// What gates have noted of cuts that are not over.
+    noted: BTreeMap<u64, BTreeMap<String, Positions>>,
+    stored: (Sender<Stored>, Receiver<Stored>),
+    wakers: Wakers,
+    /// Why the program must stop.
+    stop: Option<Reason>,
+}
+
+type Stored = (u64, Result<PartEntry, SnapshotError>);
+
+/// Wakes the loops of all sets, from any thread.
+#[derive(Clone, Default)]
+struct Wakers(Arc<Mutex<Vec<Waker>>>);
+
+impl Wakers {
+    fn wake(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Waker::wake);
+    }
+}
+
+struct Set {
+    name: String,
+    /// What became of the last cut, until the set has heard of it.
+    fate: Option<Fate>,
+}
+
+/// The cut that is being written.
+struct Open<T> {
+    cut: u64,
+    writer: PartWriter,
+    /// The function types that are named in the part that is being written, and those among them that it
+    /// does not yet say the names of.
+    named: BTreeSet<(SetNumber, TypeIndex)>,
+    unnamed: Vec<(SetNumber, TypeIndex)>,
+    /// Sets that have not written all of theirs.
+    writing: BTreeSet<SetNumber>,
+    complete: Antichain<T>,
+    counts: SnapshotCounts,
+    /// Parts that are not known to be stored.
+    under_way: usize,
+    parts: Vec<PartEntry>,
+    /// Whether worker 0 was told how it ended here.
+    is_told: bool,
+}
+
+impl<T: Timestamp> Scribe<T> {
+    pub(super) fn new(
+        worker: usize,
+        execution: u64,
+        process: Arc<Process>,
+        part_bytes: usize,
+        council: Council<News<T>>,
+        chair: Option<Chair<T>>,
+        base: Option<u64>,
+    ) -> Rc<RefCell<Self>> {
+        let wakers = Wakers::default();
+        let woken = wakers.clone();
+        council.on_news(move || woken.wake());
+        Rc::new(RefCell::new(Scribe {
+            worker,
+            execution,
+            process,
+            part_bytes,
+            council,
+            chair,
+            sets: Vec::new(),
+            base,
+            open: None,
+            over: 0,
+            noted: BTreeMap::new(),
+            stored: channel(),
+            wakers,
+            stop: None,
+        }))
+    }
+
+    /// Adds a set of functions, which takes part in all cuts. `None`: there are too many.
+    pub(super) fn join(&mut self, name: &str) -> Option<SetNumber> {
+        let number = SetNumber::try_from(self.sets.len()).ok()?;
+        self.sets.push(Set { name: name.to_owned(), fate: None });
+        Some(number)
+    }
+
+    /// The names of all sets.
+    pub(in crate::dataflow) fn set_names(&self) -> Vec<String> {
+        self.sets.iter().map(|set| set.name.clone()).collect()
+    }
+
+    /// Says how to wake the loop of a set.
+    pub(in crate::dataflow) fn connect(&self, waker: Waker) {
+        self.wakers.0.lock().unwrap_or_else(PoisonError::into_inner).push(waker);
+    }
+
+    /// Asks worker 0 for a snapshot.
+    pub(super) fn ask(&self) {
+        self.council.tell(0, News::Asked);
+    }
+
+    /// A set takes a cut. Says whether it is an increment of the last that was committed; `None` if the cut
+    /// was given up before it came to be known here.
+    pub(in crate::dataflow) fn take(&mut self, cut: u64) -> Option<bool> {
+        if cut <= self.over {
+            return None;
+        }
+        if self.open.as_ref().is_none_or(|open| open.cut != cut) {
+            let first =
+                PartName { execution: self.execution, cut, worker: self.worker as u32, index: 0 };
+            self.open = Some(Open {
+                cut,
+                writer: PartWriter::new(first, self.part_bytes),
+                named: BTreeSet::new(),
+                unnamed: Vec::new(),
+                writing: (0..self.sets.len() as SetNumber).collect(),
+                complete: Antichain::new(),
+                counts: SnapshotCounts::default(),
+                under_way: 0,
+                parts: Vec::new(),
+                is_told: false,
+            });
+            self.process.uploads.begin(Clock::system().now_ms());
+            if let Some(chair) = &mut self.chair {
+                chair.opened(cut);
+            }
+        }
+        Some(self.base.is_some())
+    }
+
+    /// Notes what a gate had admitted when it took a cut.
+    pub(in crate::dataflow) fn note(this: &Weak<RefCell<Self>>, ingress: &str, at: AtCut<'_>) {
+        // A gate may outlive the loops at the end, when no cut comes any more.
+        let Some(scribe) = this.upgrade() else { return };
+        let mut scribe = scribe.borrow_mut();
+        let noted = scribe.noted.entry(at.cut).or_default();
+        noted.insert(ingress.to_owned(), at.positions.clone());
+    }
+
+    /// A record of an ingress cannot be replayed.
+    pub(in crate::dataflow) fn note_missing_position(this: &Weak<RefCell<Self>>, ingress: &str) {
+        let Some(scribe) = this.upgrade() else { return };
+        let mut scribe = scribe.borrow_mut();
+        scribe.stop.get_or_insert_with(|| Reason::NoPosition(ingress.to_owned()));
+        scribe.wakers.wake();
+    }
+
+    /// Whether more of a cut may be written now: it is open, and the store keeps up.
+    pub(in crate::dataflow) fn takes_more(&self, cut: u64) -> bool {
+        self.is_open(cut) && self.process.uploads.has_room()
+    }
+
+    /// Whether a cut is being written here.
+    pub(in crate::dataflow) fn is_open(&self, cut: u64) -> bool {
+        self.open.as_ref().is_some_and(|open| open.cut == cut && !open.is_told)
+    }
+
+    /// Where a set writes what belongs to the open cut.
+    pub(in crate::dataflow) fn sink(&mut self, set: SetNumber) -> Sink<'_, T> {
+        Sink { open: self.open.as_mut().expect("a cut is open"), set }
+    }
+
+    /// Ends a slice of what a set writes: says what the numbers in it mean, and stores it if it is enough.
+    pub(in crate::dataflow) fn end_slice(
+        &mut self,
+        set: SetNumber,
+        type_of: impl Fn(TypeIndex) -> CutType,
+    ) {
+        let Some(open) = &mut self.open else { return };
+        if !open.unnamed.is_empty() {
+            let types: Vec<_> = open.unnamed.drain(..).map(|(_, index)| type_of(index)).collect();
+            let name = &self.sets[usize::from(set)].name;
+            open.writer.append(section(set, TABLE), 0, |section| {
+                put_framed(section, |to| {
+                    put_text(to, name);
+                    to.extend(CutType::table(types.iter()));
+                });
+            });
+        }
+        if open.writer.is_full() {
+            self.store_part();
+        }
+    }
+
+    fn store_part(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        debug_assert!(open.unnamed.is_empty(), "what numbers mean is said where they stand");
+        open.named.clear();
+        let Some(part) = open.writer.take() else { return };
+        open.under_way += 1;
+        self.upload(part);
+    }
+
+    fn upload(&self, part: Part) {
+        let (tell, cut, wakers) = (self.stored.0.clone(), part.entry.name.cut, self.wakers.clone());
+        self.process.uploads.store(part, move |outcome| {
+            // A worker that has ended wants to know nothing.
+            drop(tell.send((cut, outcome)));
+            wakers.wake();
+        });
+    }
+
+    /// How much memory takes what is written and not handed over.
+    pub(in crate::dataflow) fn bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.writer.bytes())
+    }
+
+    /// A set cannot write its part of a cut.
+    pub(in crate::dataflow) fn fail(&mut self, cut: u64, error: &CutError) {
+        self.give_up(cut, Failure { why: error.to_string(), wants_full: error.wants_full() });
+    }
+
+    fn give_up(&mut self, cut: u64, failure: Failure) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.cut == cut && !open.is_told) {
+            open.is_told = true;
+            self.council.tell(0, News::Written { cut, written: Err(failure) });
+        }
+    }
+
+    /// All that a set has of a cut is written, and nothing that belongs to it can come any more.
+    pub(in crate::dataflow) fn complete(&mut self, set: SetNumber, cut: u64, complete: &[T]) {
+        let Some(open) = self.open.as_mut().filter(|open| open.cut == cut && !open.is_told) else {
+            return;
+        };
+        open.writing.remove(&set);
+        open.complete.extend(complete.iter().cloned());
+        if open.writing.is_empty() {
+            self.store_part();
+            self.tell_if_stored();
+        }
+    }
+
+    /// Tells worker 0 if all of the open cut is written and stored.
+    fn tell_if_stored(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        if open.is_told || !open.writing.is_empty() || open.under_way > 0 {
+            return;
+        }
+        open.is_told = true;
+        let noted = self.noted.remove(&open.cut).unwrap_or_default();
+        let written = Written {
+            parts: std::mem::take(&mut open.parts),
+            positions: noted,
+            complete: open.complete.elements().to_vec(),
+            counts: open.counts,
+        };
+        self.council.tell(0, News::Written { cut: open.cut, written: Ok(written) });
+    }
+
+    /// Takes in what has happened meanwhile. Called by each set whenever its loop is activated.
+    ///
+    /// # Errors
+    ///
+    /// Why the program must stop.
+    pub(in crate::dataflow) fn poll(&mut self) -> Result<(), Stopped> {
+        while let Ok((cut, stored)) = self.stored.1.try_recv() {
+            let Some(open) = self.open.as_mut().filter(|open| open.cut == cut) else { continue };
+            open.under_way -= 1;
+            match stored {
+                Ok(part) => {
+                    open.parts.push(part);
+                    self.tell_if_stored();
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    self.give_up(cut, Failure { why, wants_full: false });
+                }
+            }
+        }
+        while let Some((from, news)) = self.council.heard() {
+            match news {
+                News::Fate(fate) => self.hear(fate),
+                News::Stop(reason) => {
+                    self.stop.get_or_insert(reason);
+                    self.wakers.wake();
+                }
+                news => {
+                    if let Some(chair) = &mut self.chair {
+                        let (council, wakers) = (&self.council, self.wakers.clone());
+                        let mut tell = |news| council.tell_all(news);
+                        chair.hear(from, news, move || wakers.wake(), &mut tell);
+                    }
+                }
+            }
+        }
+        if let Some(chair) = &mut self.chair {
+            let council = &self.council;
+            chair.settle(&mut |news| council.tell_all(news));
+        }
+        match &self.stop {
+            Some(reason) => {
+                let (reason, worker) = (reason.clone(), self.worker);
+                Err(Stopped { address: None, reason, worker })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, fate: Fate) {
+        let Fate { cut, committed, base } = fate;
+        (self.base, self.open, self.over) = (base, None, cut);
+        self.noted = self.noted.split_off(&(cut + 1));
+        match committed {
+            true => self.process.uploads.committed(cut, Clock::system().now_ms()),
+            false => self.process.uploads.abandon(cut),
+        }
+        for set in &mut self.sets {
+            set.fate = Some(fate);
+        }
+        self.wakers.wake();
+    }
+
+    /// Tells a set, once, what became of the last cut. When all sets know, worker 0 is told.
+    pub(in crate::dataflow) fn fate(&mut self, set: SetNumber) -> Option<Fate> {
+        let fate = self.sets[usize::from(set)].fate.take()?;
+        if self.sets.iter().all(|set| set.fate.is_none()) {
+            self.council.tell(0, News::Heard { cut: fate.cut });
+        }
+        Some(fate)
+    }
+
+    /// After how long to poll again, if nothing happens.
+    pub(in crate::dataflow) fn look_after(&self) -> Option<Duration> {
+        self.chair.as_ref().and_then(Chair::look_after)
+    }
+}
+
+/// The kind of a section that says whose records a part has, and what numbers of function types in them
+/// mean: the name of the set, and a table of types, as often as is needed.
+pub(super) const TABLE: u16 = 0;
+
+/// The kind of a section: of which set it is, and what it has.
+pub(super) fn section(set: SetNumber, kind: u16) -> u16 {
+    u16::from(set) << 8 | kind
+}
+
+/// Adds what `write` adds, with its length before it.
+fn put_framed(section: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let framed = put_with_length(section, |to| -> Result<(), Infallible> {
+        write(to);
+        Ok(())
+    });
+    framed.unwrap_or_else(|never| match never {});
+}
+
+/// Where a set writes what belongs to a cut.
+pub(in crate::dataflow) struct Sink<'a, T> {
+    open: &'a mut Open<T>,
+    set: SetNumber,
+}
+
+impl<T> CutSink for Sink<'_, T> {
+    fn put(&mut self, kind: RecordKind, bin: u16, types: &[TypeIndex], record: &[&[u8]]) {
+        let Open { writer, named, unnamed, counts, .. } = &mut *self.open;
+        for index in types {
+            if named.insert((self.set, *index)) {
+                unnamed.push((self.set, *index));
+            }
+        }
+        counts.count(kind);
+        writer.append(section(self.set, kind.number()), u32::from(bin), |section| {
+            put_varint(section, record.iter().map(|piece| piece.len() as u64).sum());
+            record.iter().for_each(|piece| section.extend_from_slice(piece));
+        });
+    }
+}
