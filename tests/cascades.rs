@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use functions::{LINKS, MEMBERS, Message, PERSON, ToPerson};
 use input::{Rejected, Wrong};
-use pipeline::{BATCH_LINES, BATCHES_AHEAD, Event, Outcome};
+use pipeline::{BATCH_LINES, BATCHES_AHEAD, Event, Outcome, Pace};
 use timely::dataflow::operators::Inspect;
 use timely::dataflow::operators::vec::UnorderedInput;
 use timely_statefun::{Envelope, StatefulFunctions};
@@ -133,7 +133,8 @@ fn run(
             let lines = Arc::clone(&lines);
             move |at| lines[at].clone()
         });
-        pipeline::run(worker, lines, window, move |event| match event {
+        pipeline::run(worker, lines, window, Pace::default(), move |event| match event {
+            Event::Resumed { cut, line } => unreachable!("there is no cut {cut} with line {line}"),
             Event::Rejected(line) => told.lock().unwrap().push(line.clone()),
             Event::Progress { lines, findings } => {
                 let members = findings.members();

@@ -72,7 +72,7 @@ fn run_with(
 ) -> Vec<Result<Option<Outcome>, Failure>> {
     let (plan, expected) = (plan.clone(), Tracker::of(plan));
     let guards = timely::execute(config, move |worker| {
-        pipeline::run(worker, functions(), &plan, &expected, broken)
+        pipeline::run(worker, functions(), None, &plan, &expected, broken)
     });
     guards.unwrap().join().into_iter().map(|outcome| outcome.unwrap()).collect()
 }

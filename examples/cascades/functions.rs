@@ -110,8 +110,8 @@ pub fn functions(window: u64, kept_max: Rc<Cell<usize>>) -> Functions<Message> {
         .named("cascades")
         .embedded(PERSON, person.value(CALLS))
         .embedded(CALL, call.value(LABEL).value(NEIGHBOURS))
-        .egress(LINKS)
-        .egress(MEMBERS)
+        .persisted_egress(LINKS)
+        .persisted_updates(MEMBERS)
 }
 
 /// Whether a call that ended at `end` leads to one of its callee's that starts at `start`.

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pipeline::{Event, Outcome};
+use pipeline::{Event, Outcome, Pace};
 
 const CALLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/calls.txt");
 const WINDOW_SECONDS: u64 = 3600;
@@ -45,7 +45,8 @@ fn main() -> ExitCode {
     };
     let Arguments { input, window, timely } = arguments;
     let workers = timely_statefun::execute(timely, move |worker| {
-        let outcome = pipeline::run(worker, lines(&input), window, observer());
+        let (lines, pace) = (lines(&input), Pace::default());
+        let outcome = pipeline::run(worker, lines, window, pace, observer());
         outcome.map_err(|stopped| stopped.to_string())
     });
     // Nothing is printed before all workers of this process are known to have done their part.
@@ -120,6 +121,7 @@ fn lines(path: &Path) -> impl Iterator<Item = Vec<u8>> + use<> {
 fn observer() -> impl Fn(Event<'_>) + 'static {
     let last = std::cell::Cell::new(Instant::now());
     move |event| match event {
+        Event::Resumed { cut, line } => println!("resumed from cut {cut} with line {line}"),
         Event::Rejected(rejected) => eprintln!("line {}: {}", rejected.line, rejected.wrong),
         Event::Progress { lines, findings } => {
             if last.get().elapsed() >= PROGRESS_EVERY {

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use differential_dataflow::operators::CountTotal;
 use serde::{Deserialize, Serialize};
@@ -14,10 +15,18 @@ use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Exchange, Input, Inspect, OkErr, Probe};
 use timely::dataflow::{InputHandleVec, Stream};
 use timely::worker::Worker;
-use timely_statefun::{Envelope, Handle, StatefulFunctions, Stopped};
+use timely_statefun::{
+    Envelope, Error, Handle, Ingress, Positions, Snapshots, StatefulFunctions, Stopped,
+};
 
 use crate::functions::{self, LINKS, MEMBERS, Message, PERSON, ToPerson};
 use crate::input::{Call, Line, Rejected};
+
+/// The ingress of calls, as snapshots know it.
+const CALLS: &str = "calls";
+
+/// Lines belong to partitions, which stay what they are on any number of workers.
+const PARTITIONS: u64 = 64;
 
 /// Lines that are read between two looks at how far the functions are.
 pub const BATCH_LINES: usize = 256;
@@ -40,8 +49,19 @@ pub struct Findings {
     pub cascades: BTreeMap<(u64, isize), isize>,
 }
 
+/// How a run goes.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    /// If snapshots are taken, and the run goes on from one.
+    pub snapshots: Option<Snapshots<u64>>,
+    /// Lines that are read in a second at most, by all workers together.
+    pub rate: Option<u64>,
+}
+
 /// What happens during a run, told on worker 0.
 pub enum Event<'a> {
+    /// The run goes on from a cut, with this line.
+    Resumed { cut: u64, line: u64 },
     /// A line is not a call. Lines are told in no particular order.
     Rejected(&'a Rejected),
     /// This many lines were read.
@@ -101,6 +121,7 @@ pub fn run(
     worker: &mut Worker,
     lines: impl Iterator<Item = Vec<u8>>,
     window: u64,
+    pace: Pace,
     observe: impl Fn(Event<'_>) + 'static,
 ) -> Result<Option<Outcome>, Stopped> {
     let findings = Rc::new(RefCell::new(Findings::default()));
@@ -108,27 +129,47 @@ pub fn run(
     let observe = Rc::new(observe);
     let mut source = {
         let (findings, kept_max) = (Rc::clone(&findings), Rc::clone(&kept_max));
-        let observe = Rc::clone(&observe);
+        let (observe, snapshots) = (Rc::clone(&observe), pace.snapshots.as_ref());
         worker.dataflow(|scope| {
             let (input, lines) = scope.new_input();
             let functions = functions::functions(window, kept_max);
-            let (handle, done) = dataflow(lines, functions, &findings, move |rejected| {
+            let dataflow = dataflow(lines, functions, snapshots, &findings, move |rejected| {
                 observe(Event::Rejected(rejected));
             });
+            let (handle, done) = dataflow.expect("functions and egresses are bound once each");
             Source { input, handle, done, starts: VecDeque::new() }
         })
     };
 
     let (index, peers) = (worker.index() as u64, worker.peers() as u64);
+    let restored = pace.snapshots.as_ref().map(|snapshots| snapshots.positions(CALLS));
+    let (first, tells_time) = go_on(&restored.unwrap_or_default());
+    if index == 0
+        && let Some(restored) = pace.snapshots.as_ref().and_then(Snapshots::restored)
+    {
+        observe(Event::Resumed { cut: restored.cut, line: first });
+    }
     let (mut clock, mut calls) = (0, 0);
+    let began = Instant::now();
     for (number, text) in (1..).zip(lines) {
-        if number % BATCH_LINES as u64 == 0 {
+        if number >= first && number % BATCH_LINES as u64 == 0 {
             source.wait_turn(worker, clock)?;
             if index == 0 {
                 observe(Event::Progress { lines: number, findings: &findings.borrow() });
             }
         }
         let line = Line { number, text, clock };
+        if Some(number) == tells_time {
+            clock = line.parse().map_or(clock, |call| call.start);
+        }
+        if number < first {
+            continue;
+        }
+        let line = Line { clock, ..line };
+        if let Some(rate) = pace.rate {
+            let due = Duration::from_secs_f64((number - first) as f64 / rate as f64);
+            source.wait_until(worker, began + due)?;
+        }
         if line.is_silent() {
             continue;
         }
@@ -140,7 +181,7 @@ pub fn run(
             calls += 1;
             source.input.advance_to(clock);
         }
-        if number % peers == index {
+        if number % PARTITIONS % peers == index {
             source.input.send(line);
         }
     }
@@ -155,6 +196,22 @@ pub fn run(
         assert!(*count == 1 && cascade.1 >= 2, "cascade {cascade:?} is there {count} times");
     }
     Ok((index == 0).then_some(Outcome { calls, findings, work }))
+}
+
+/// Where each end of a call stands in the source: a partition, and a position in it.
+fn position(call: u64, is_caller: bool) -> (u64, u64) {
+    (call % PARTITIONS, 2 * call + u64::from(is_caller))
+}
+
+/// Where a run goes on that a snapshot with these positions was taken of: the first line of which it may
+/// lack something, and one that tells what time it is there.
+fn go_on(positions: &Positions) -> (u64, Option<u64>) {
+    let next = (0..PARTITIONS).map(|partition| match positions.get(&partition) {
+        // The call was taken in with both its ends, or with the first.
+        Some(position) => (position / 2 + position % 2, Some(position / 2)),
+        None => (1, None),
+    });
+    next.min().expect("there are partitions")
 }
 
 /// Where lines enter, and how far the functions are with them.
@@ -179,6 +236,22 @@ impl Source {
         handle.until_ready(worker)?;
         handle.run_while(worker, || oldest.is_some_and(|oldest| done.less_than(&oldest)))
     }
+
+    /// Steps the worker until it is time to go on.
+    fn wait_until(&mut self, worker: &mut Worker, due: Instant) -> Result<(), Stopped> {
+        let mut left = due.saturating_duration_since(Instant::now());
+        // What is due within a moment is sent together.
+        if left < Duration::from_millis(1) {
+            return Ok(());
+        }
+        self.input.flush();
+        while !left.is_zero() {
+            self.handle.run_while(worker, || false)?;
+            worker.step_or_park(Some(left));
+            left = due.saturating_duration_since(Instant::now());
+        }
+        Ok(())
+    }
 }
 
 /// Builds the dataflow. Findings are kept up on worker 0; the probe tells up to which time all
@@ -186,9 +259,10 @@ impl Source {
 fn dataflow(
     lines: Stream<'_, u64, Vec<Line>>,
     functions: timely_statefun::Functions<Message>,
+    snapshots: Option<&Snapshots<u64>>,
     findings: &Rc<RefCell<Findings>>,
     on_rejected: impl Fn(&Rejected) + 'static,
-) -> (Handle<u64>, ProbeHandle<u64>) {
+) -> Result<(Handle<u64>, ProbeHandle<u64>), Error> {
     let (calls, rejected) = lines.ok_err::<Vec<Call>, _, Vec<Rejected>, _, _>(|line| line.parse());
     let kept = Rc::clone(findings);
     rejected.exchange(|_| 0).inspect(move |rejected| {
@@ -196,29 +270,35 @@ fn dataflow(
         on_rejected(rejected);
     });
 
-    let egresses = calls.flat_map(envelopes).stateful_functions(functions);
-    let egresses = egresses.expect("functions and egresses are bound once each");
+    let calls = calls.flat_map(envelopes);
+    let calls = match snapshots {
+        Some(snapshots) => snapshots.replayed(CALLS, calls),
+        None => Ingress::from(calls),
+    };
+    let egresses = calls.stateful_functions(functions)?;
 
     let kept = Rc::clone(findings);
-    let links = egresses.stream(LINKS).expect("LINKS is bound");
+    let links = egresses.stream(LINKS)?;
     let (done, _) = links.exchange(|_| 0).inspect(move |_| kept.borrow_mut().links += 1).probe();
 
     let kept = Rc::clone(findings);
-    let members = egresses.updates(MEMBERS).expect("MEMBERS is bound");
+    let members = egresses.updates(MEMBERS)?;
     let cascades = members.map(|(_call, label)| label).count_total();
     cascades.inner.exchange(|_| 0).inspect(move |(cascade, _time, change)| {
         kept.borrow_mut().change(*cascade, *change);
     });
-    (egresses.handle(), done)
+    Ok((egresses.handle(), done))
 }
 
 /// What the two ends of a call are told.
 fn envelopes(call: Call) -> [Envelope<Message>; 2] {
     let Call { number, caller, callee, start, end } = call;
-    [
-        PERSON.message(callee, ToPerson::Received { call: number, end }),
-        PERSON.message(caller, ToPerson::Placed { call: number, start }),
-    ]
+    let received = PERSON.message(callee, ToPerson::Received { call: number, end });
+    let placed = PERSON.message(caller, ToPerson::Placed { call: number, start });
+    [(received, false), (placed, true)].map(|(message, is_caller)| {
+        let (partition, position) = position(number, is_caller);
+        message.read_at(partition, position)
+    })
 }
 
 /// Adds up what the workers did; worker 0 gets the sum.

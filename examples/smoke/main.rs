@@ -23,22 +23,28 @@ mod verification;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use generator::Plan;
 use interpreter::Interpreter;
 use pipeline::{Break, Outcome, Work};
-use timely_statefun::Endpoint;
+use timely_statefun::{
+    Endpoint, SnapshotCounts, SnapshotOptions, SnapshotPolicy, SnapshotStore, Snapshots,
+};
 use tracker::Tracker;
 
 const SEED: u64 = 1;
 const MESSAGES: u64 = 100_000;
 const INSTANCES: u64 = 1000;
 const DEPTH: u64 = 10;
+const INTERVAL_MS: u64 = 100;
 
 struct Arguments {
     plan: Plan,
     interpreter: Interpreter,
     broken: Option<Break>,
+    snapshots: Option<SnapshotStore>,
+    policy: SnapshotPolicy,
     timely: timely::Config,
 }
 
@@ -51,7 +57,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Arguments { plan, interpreter, broken, timely } = arguments;
+    let Arguments { plan, interpreter, broken, snapshots, policy, timely } = arguments;
     let runtime = tokio::runtime::Runtime::new().expect("the system lets threads start");
     let handle = runtime.handle().clone();
     if let Err(wrong) = interpreter::functions(&interpreter, handle.clone()).check() {
@@ -66,7 +72,17 @@ fn main() -> ExitCode {
     let what = if embedded { "messages" } else { "messages and answers" };
     let workers = timely_statefun::execute(timely, move |worker| {
         let functions = interpreter::functions(&interpreter, handle.clone());
-        let outcome = pipeline::run(worker, functions, &plan, &expected, broken);
+        let snapshots = match &snapshots {
+            Some(store) => {
+                let begun = Snapshots::begin(worker, store, &handle, &policy);
+                Some(begun.map_err(|error| error.to_string())?)
+            }
+            None => None,
+        };
+        if let Some(snapshots) = snapshots.as_ref().filter(|_| worker.index() == 0) {
+            resumed(snapshots);
+        }
+        let outcome = pipeline::run(worker, functions, snapshots, &plan, &expected, broken);
         outcome.map_err(|failure| failure.to_string())
     });
     // Nothing is printed before all workers of this process are known to have done their part.
@@ -92,6 +108,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says what a run goes on from.
+fn resumed(snapshots: &Snapshots<u64>) {
+    let Some(restored) = snapshots.restored() else { return };
+    let SnapshotCounts { queued, logged, in_flight, operations, delayed, .. } = restored.counts;
+    println!(
+        "resumed from cut {}: {queued} messages queued, {logged} logged, {in_flight} in flight, \
+         {operations} operations, {delayed} delayed",
+        restored.cut
+    );
+}
+
 /// The command line; `None` if it asks for help, which was given.
 fn arguments() -> Result<Option<Arguments>, String> {
     let mut options = getopts::Options::new();
@@ -103,6 +130,10 @@ fn arguments() -> Result<Option<Arguments>, String> {
     let remote = "an interpreter that is served elsewhere, such as http://localhost:8000/ \
         (default: one that is part of this program)";
     options.optopt("", "remote", remote, "URL");
+    let snapshots = "take snapshots there, and go on from the last (default: take none)";
+    options.optopt("", "snapshots", snapshots, "DIR");
+    let interval = default("how long between two snapshots", INTERVAL_MS);
+    options.optopt("", "interval", &interval, "MILLISECONDS");
     options.optopt("", "break", "lose or double one message, so that the run fails", "HOW");
     options.optflag("", "help", "print this");
     timely::Config::install_options(&mut options);
@@ -110,6 +141,8 @@ fn arguments() -> Result<Option<Arguments>, String> {
     if matches.opt_present("help") {
         let brief = "Sends random commands to instances that follow them, and checks that each has\n\
             counted exactly what it was told to count.\n\n\
+            With --snapshots it may be killed at any moment and started again, on another number of\n\
+            workers as well.\n\n\
             Commands for an interpreter that is served elsewhere have neither asynchronous\n\
             operations nor cancellations.\n\n\
             Usage: smoke [OPTIONS]";
@@ -148,6 +181,18 @@ fn arguments() -> Result<Option<Arguments>, String> {
         Some("double") => Some(Break::Double),
         Some(other) => return Err(format!("--break \"{other}\" is neither lose nor double")),
     };
+    let snapshots = match matches.opt_str("snapshots") {
+        None => None,
+        Some(directory) => {
+            let store = SnapshotStore::directory(directory, SnapshotOptions::default());
+            Some(store.map_err(|error| error.to_string())?)
+        }
+    };
+    let interval = Duration::from_millis(number("interval", INTERVAL_MS, 1, u64::MAX)?);
+    // Snapshots of another plan are of no use, and refused.
+    let Plan { seed, messages, instances, depth, .. } = plan;
+    let program = format!("smoke {seed} {messages} {instances} {depth}");
+    let policy = SnapshotPolicy::new(program).interval(interval);
     let timely = timely::Config::from_matches(&matches)?;
-    Ok(Some(Arguments { plan, interpreter, broken, timely }))
+    Ok(Some(Arguments { plan, interpreter, broken, snapshots, policy, timely }))
 }

@@ -13,7 +13,10 @@ use timely::dataflow::operators::vec::{Broadcast, Map};
 use timely::dataflow::operators::{Exchange, Input, Inspect, Probe};
 use timely::dataflow::{InputHandleVec, Scope};
 use timely::worker::Worker;
-use timely_statefun::{Envelope, Functions, Handle, StatefulFunctions, Stopped, TypedValue};
+use timely_statefun::{
+    Envelope, Functions, Handle, Ingress, Positions, Snapshots, StatefulFunctions, Stopped,
+    TypedValue,
+};
 
 use crate::commands::{
     Command, Commands, DISCARDS, INTERPRETER, RESULTS, SourceCommand, VerificationResult,
@@ -24,6 +27,11 @@ use crate::verification::{self, Wrong};
 
 /// Messages of one ingress time, of all workers together.
 const BATCH: u64 = 1024;
+/// Messages belong to partitions, which stay what they are on any number of workers.
+const PARTITIONS: u64 = 64;
+/// The ingress of messages, and that of questions, as snapshots know them.
+const MESSAGES: &str = "messages";
+const QUESTIONS: &str = "questions";
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long, and how often, counts may stay as they are and too small. What is missing then does not
@@ -77,17 +85,22 @@ pub struct Outcome {
 /// Sends what is planned and compares every count with what is expected. Every worker sends its share;
 /// worker 0 asks for the counts, and the outcome is returned there. Where something is wrong, all
 /// workers fail alike.
+///
+/// With snapshots, a run goes on from one, and sends what that does not contain.
 pub fn run(
     worker: &mut Worker,
     functions: Functions<TypedValue>,
+    snapshots: Option<Snapshots<u64>>,
     plan: &Plan,
     expected: &Tracker,
     broken: Option<Break>,
 ) -> Result<Option<Outcome>, Failure> {
     let discards = Rc::new(Cell::new(0));
-    let mut source = worker.dataflow(|scope| dataflow(scope, functions, &discards));
+    let mut source =
+        worker.dataflow(|scope| dataflow(scope, functions, snapshots.as_ref(), &discards));
     let began = Instant::now();
-    source.send(worker, plan, broken)?;
+    let contained = snapshots.as_ref().map(|snapshots| snapshots.positions(MESSAGES));
+    source.send(worker, plan, &contained.unwrap_or_default(), broken)?;
     // The others close, so that from here on it is worker 0 that says what time it is.
     let verdict = match worker.index() {
         0 => source.verify(worker, expected, patience(plan))?,
@@ -96,14 +109,19 @@ pub fn run(
     let took = began.elapsed();
 
     // Delayed messages hold the dataflow open: after this, nothing can come any more.
-    let Source { input, handle, .. } = source;
+    let Source { input, questions, handle, .. } = source;
     input.close();
+    questions.close();
     handle.run(worker)?;
     let (stats, discards) = (handle.stats(), discards.get());
     let (delivered, crossed) = (stats.handled, stats.sent_away);
     let rounds = *verdict.as_ref().unwrap_or(&0);
     let work = gather(worker, (Work { delivered, crossed, discards, rounds }, verdict.err()))?;
 
+    if snapshots.as_ref().is_some_and(|snapshots| snapshots.restored().is_some()) {
+        // What happened before is in no count but those of the instances.
+        return Ok((worker.index() == 0).then_some(Outcome { work, took }));
+    }
     let told = work.delivered - work.rounds * plan.instances;
     // A call of a function elsewhere is about several messages, and not counted as that many.
     if plan.embedded && told != expected.told {
@@ -126,7 +144,8 @@ fn patience(plan: &Plan) -> Duration {
 
 /// Where messages enter, and what comes of them.
 struct Source {
-    input: InputHandleVec<u64, TypedValue>,
+    input: InputHandleVec<u64, (u64, TypedValue)>,
+    questions: InputHandleVec<u64, TypedValue>,
     handle: Handle<u64>,
     /// Up to which time all consequences are known, except for what is delayed.
     done: ProbeHandle<u64>,
@@ -137,10 +156,24 @@ struct Source {
 fn dataflow(
     scope: Scope<'_, u64>,
     functions: Functions<TypedValue>,
+    snapshots: Option<&Snapshots<u64>>,
     discards: &Rc<Cell<u64>>,
 ) -> Source {
-    let (input, messages) = scope.new_input::<Vec<TypedValue>>();
-    let egresses = messages.map(route).stateful_functions(functions);
+    let (input, messages) = scope.new_input::<Vec<(u64, TypedValue)>>();
+    let messages = messages.map(|(number, message)| {
+        // The number is the position within a partition as well: it rises.
+        route(message).read_at(number % PARTITIONS, number)
+    });
+    let (questions, asked) = scope.new_input::<Vec<TypedValue>>();
+    let asked = asked.map(route);
+    let ingresses = match snapshots {
+        // A question that is lost is asked again.
+        Some(snapshots) => {
+            [snapshots.replayed(MESSAGES, messages), snapshots.unreplayed(QUESTIONS, asked)]
+        }
+        None => [Ingress::from(messages), Ingress::from(asked)],
+    };
+    let egresses = ingresses.stateful_functions(functions);
     let egresses = egresses.expect("the function and its egresses are bound once each");
     let count = Rc::clone(discards);
     let discarded = egresses.stream(DISCARDS).expect("DISCARDS is bound");
@@ -149,7 +182,7 @@ fn dataflow(
     let kept = Rc::clone(&reports);
     let results = egresses.stream(RESULTS).expect("RESULTS is bound").exchange(|_| 0);
     let (done, _) = results.inspect(move |result| kept.borrow_mut().push(result.clone())).probe();
-    Source { input, handle: egresses.handle(), done, reports }
+    Source { input, questions, handle: egresses.handle(), done, reports }
 }
 
 /// The message that a command from outside is for an instance.
@@ -164,16 +197,22 @@ impl Source {
         &mut self,
         worker: &mut Worker,
         plan: &Plan,
+        contained: &Positions,
         broken: Option<Break>,
     ) -> Result<(), Stopped> {
         let (index, peers) = (worker.index() as u64, worker.peers() as u64);
         // One without which a count is wrong.
         let counts = |number: &u64| tracker::counts(&plan.message(*number).commands);
         let broken = broken.and_then(|how| Some((how, (0..plan.messages).find(counts)?)));
-        for number in (index..plan.messages).step_by(peers as usize) {
+        let is_own = |number: &u64| number % PARTITIONS % peers == index;
+        let is_contained = |number: &u64| {
+            contained.get(&(number % PARTITIONS)).is_some_and(|position| number <= position)
+        };
+        // What a snapshot contains of later messages is skipped by the gates.
+        for number in (0..plan.messages).filter(is_own).skip_while(is_contained) {
             let time = number / BATCH;
             if time > *self.input.time() {
-                self.input.advance_to(time);
+                self.advance_to(time);
                 self.handle.until_ready(worker)?;
             }
             let times = match broken {
@@ -182,10 +221,15 @@ impl Source {
                 _ => 1,
             };
             let message = TypedValue::of(&plan.message(number));
-            (0..times).for_each(|_| self.input.send(message.clone()));
+            (0..times).for_each(|_| self.input.send((number, message.clone())));
         }
-        self.input.advance_to(plan.messages.div_ceil(BATCH));
+        self.advance_to(plan.messages.div_ceil(BATCH));
         Ok(())
+    }
+
+    fn advance_to(&mut self, time: u64) {
+        self.input.advance_to(time);
+        self.questions.advance_to(time);
     }
 
     /// Asks all instances for their counts, again and again, until all are right; says how often.
@@ -197,6 +241,8 @@ impl Source {
     ) -> Result<Result<u64, Wrong>, Stopped> {
         let expected = &expected.counts;
         self.wait(worker)?;
+        // Questions of an earlier run may have been under way in a snapshot.
+        self.reports.take();
         let (mut before, mut since, mut same) = (Vec::new(), Instant::now(), 0);
         for round in 1.. {
             self.ask(expected);
@@ -228,14 +274,15 @@ impl Source {
         for (id, expected) in expected.iter().enumerate() {
             let commands = Commands(vec![Command::Verify { expected: *expected }]);
             let question = SourceCommand { target: id as i32, commands };
-            self.input.send(TypedValue::of(&question));
+            self.questions.send(TypedValue::of(&question));
         }
-        self.input.advance_to(*self.input.time() + 1);
+        self.advance_to(*self.input.time() + 1);
     }
 
     /// Waits until everything that was sent has happened, except for what is delayed.
     fn wait(&mut self, worker: &mut Worker) -> Result<(), Stopped> {
         self.input.flush();
+        self.questions.flush();
         let (handle, done, time) = (&self.handle, &self.done, self.input.time());
         handle.run_while(worker, || done.less_than(time))
     }
