@@ -106,6 +106,8 @@ pub(crate) struct Engine<T: Timestamp, H: Handler<T>> {
     config: LoopConfig,
     /// Records for other workers are shipped when there are this many.
     away_batch: usize,
+    /// How long this activation was busy with a cut, if it was.
+    busy_with_cut: Option<Duration>,
 }
 
 impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
@@ -158,12 +160,14 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             told: Pressure::Room,
             config,
             away_batch,
+            busy_with_cut: None,
         }
     }
 
     /// Takes cut `k` unless it was taken: the handler's state and what waits now are the cut's. Takes
     /// the same time however much waits.
     pub(crate) fn take_cut(&mut self, k: u64) {
+        let began = Instant::now();
         let Some(taken) = self.cuts.take(k) else { return };
         if let Some(abandoned) = taken.abandoned {
             self.handler.abandon_cut(abandoned);
@@ -180,6 +184,16 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
             self.complete.insert_ref(time);
         }
         self.handler.take_cut(k);
+        self.note_busy(began);
+    }
+
+    fn note_busy(&mut self, since: Instant) {
+        *self.busy_with_cut.get_or_insert_default() += since.elapsed();
+    }
+
+    /// How long this activation was busy with a cut: with taking it, or with writing a slice of it.
+    pub(crate) fn take_busy_with_cut(&mut self) -> Option<Duration> {
+        self.busy_with_cut.take()
     }
 
     /// Whether a cut is open.
@@ -192,6 +206,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     /// engine's, and belongs to the cut on this worker, is known and written.
     pub(crate) fn work_on_cut(&mut self, lowest: Option<u64>, others_done: bool) -> CutWork {
         let Some(k) = self.cuts.open() else { return CutWork::default() };
+        let began = Instant::now();
         let budget = self.config.cut_slice;
         let mut more = self.walk_on(k, budget);
         if !self.cuts.is_written() {
@@ -208,6 +223,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         if completed {
             self.handler.complete_cut(k, self.complete.elements());
         }
+        self.note_busy(began);
         CutWork { completed, more: more && !completed }
     }
 

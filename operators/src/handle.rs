@@ -7,6 +7,8 @@ use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::progress::Timestamp;
 use timely::worker::Worker;
 
+use crate::cut_times::CutTimes;
+
 /// Steps that a program has, after a loop stopped, to notice and end its dataflow. Then the loop
 /// ends the worker with a panic, so that a program which never asks cannot hang.
 pub const STOP_GRACE_STEPS: u32 = 10_000;
@@ -49,6 +51,7 @@ pub(crate) struct GateState {
 
 pub(crate) struct Shared<F> {
     pub(crate) stats: Cell<LoopStats>,
+    pub(crate) cut_times: RefCell<CutTimes>,
     pub(crate) gates: RefCell<Vec<Rc<GateState>>>,
     pub(crate) stopped: RefCell<Option<F>>,
     pub(crate) stop_seen: Cell<bool>,
@@ -58,6 +61,7 @@ impl<F> Shared<F> {
     pub(crate) fn new() -> Self {
         Shared {
             stats: Cell::default(),
+            cut_times: RefCell::default(),
             gates: RefCell::default(),
             stopped: RefCell::new(None),
             stop_seen: Cell::new(false),
@@ -105,6 +109,17 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     /// What this worker has done so far.
     pub fn stats(&self) -> LoopStats {
         self.shared.stats.get()
+    }
+
+    /// How long single activations of this worker were busy with a cut. What handling a message takes
+    /// longer while a cut is open, since what it changes is written first, is not in it.
+    pub fn cut_times(&self) -> CutTimes {
+        self.shared.cut_times.borrow().clone()
+    }
+
+    /// Forgets [how long](Self::cut_times) activations were busy so far.
+    pub fn forget_cut_times(&self) {
+        *self.shared.cut_times.borrow_mut() = CutTimes::default();
     }
 
     /// Why the loop stopped, if it did. All workers learn of the same stop; where several failed at

@@ -570,6 +570,9 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             let kept = link.as_ref().is_none_or(|link| link.is_written(taken));
             let others_done = kept && shared.gates_have_taken(taken);
             let cut = engine.work_on_cut(lowest_count(frontiers), others_done);
+            if let Some(busy) = engine.take_busy_with_cut() {
+                shared.cut_times.borrow_mut().note(busy);
+            }
             if cut.completed {
                 shared.update(|stats| stats.cuts_complete += 1);
             }

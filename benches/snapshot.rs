@@ -1,0 +1,531 @@
+//! What do snapshots cost while a program runs, how soon are they durable, and how fast are they restored?
+//!
+//! The job is that of `dispatch`: tokens wander between a million addresses for ever, 100,000 at a time, and
+//! whoever gets one adds one to its count. It runs on one worker
+//!
+//! * *without* snapshots, which is the ceiling;
+//! * with snapshots and *no cut* meanwhile: what it costs that cuts could be taken;
+//! * with a cut *every 10 s*, of all addresses, since all of them are written in between;
+//! * with a cut *every 100 ms* in which one of a hundred addresses was written, and without cuts;
+//! * with a cut *every 100 ms* that finds all addresses written: what interval is really reached.
+//!
+//! Shown are messages each second, how long a hop takes (a token waits behind all others, so this is mostly
+//! the length of the queue), how long single activations were busy with a cut, how long it takes from
+//! asking for a cut until it is durable, and what is written for each address. Then, how long that takes
+//! while calls are in flight that are answered after a second; and how fast a million addresses are
+//! restored on one worker and on two, and in the full run ten million.
+//!
+//! Snapshots are written to a directory below the system's temporary one, and synced. `cargo bench --bench
+//! snapshot`, or `-- --quick` for about a minute. Each figure is one line of JSON; what a person wants to
+//! know goes to the standard error.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::io::Write;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, header};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::operators::{Input, Inspect, Probe};
+use timely::worker::Worker;
+use timely_statefun::{
+    Endpoint, Envelope, Function, FunctionType, Functions, Ingress, Limits, SnapshotDone,
+    SnapshotOptions, SnapshotPolicy, SnapshotStore, Snapshots, StatefulFunctions, TypedValue,
+    ValueSpec,
+};
+use tokio::runtime::Runtime;
+
+const ADDRESSES: u64 = 1_000_000;
+const IN_FLIGHT: u64 = 100_000;
+/// Tokens of which each hop is timed.
+const TIMED: u64 = 100;
+
+const COUNTER: FunctionType<Token> = FunctionType::new("bench/counter");
+const COUNT: ValueSpec<u64> = ValueSpec::new("count");
+
+/// What wanders about, or is told to an address once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Token {
+    Once,
+    Wandering {
+        draw: u64,
+        /// When it was sent, in nanoseconds since the program began, if its hops are timed.
+        sent_ns: u64,
+    },
+}
+
+fn mix(mut x: u64) -> u64 {
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ (x >> 33)
+}
+
+/// What a function and the driver of its program share.
+struct Shared {
+    began: Instant,
+    moving: AtomicBool,
+    /// The addresses that tokens go to now: the first of them, and how many.
+    first: AtomicU64,
+    many: u64,
+    hops: RefCell<Vec<u64>>,
+}
+
+fn functions(shared: &Rc<Shared>) -> Functions<Token> {
+    let shared = Rc::clone(shared);
+    let counter = Function::new(move |context, token: &Token| {
+        context.update(COUNT, |count| *count += 1);
+        let Token::Wandering { draw, sent_ns } = *token else { return Ok(()) };
+        if !shared.moving.load(Relaxed) {
+            return Ok(());
+        }
+        let sent_ns = if sent_ns == 0 {
+            0
+        } else {
+            let now = shared.began.elapsed().as_nanos() as u64;
+            shared.hops.borrow_mut().push(now - sent_ns);
+            now
+        };
+        let draw = mix(draw.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let to = (shared.first.load(Relaxed) + draw % shared.many) % ADDRESSES;
+        context.send(COUNTER, to, Token::Wandering { draw, sent_ns });
+        Ok(())
+    });
+    Functions::new().named("bench").embedded(COUNTER, counter.value(COUNT))
+}
+
+/// A directory that is gone with this.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let directory = format!("timely-statefun-bench-{}-{name}", std::process::id());
+        let directory = std::env::temp_dir().join(directory);
+        let _ = std::fs::remove_dir_all(&directory);
+        Directory(directory)
+    }
+
+    fn store(&self) -> SnapshotStore {
+        let options = SnapshotOptions { grace: Duration::ZERO, ..SnapshotOptions::default() };
+        SnapshotStore::directory(&self.0, options)
+            .expect("there is room in the temporary directory")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What is varied.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    name: &'static str,
+    /// Whether snapshots can be taken, and how often they are.
+    snapshots: bool,
+    every: Option<Duration>,
+    /// How many addresses are written between two cuts.
+    written: u64,
+}
+
+const WITHOUT: Case = Case { name: "without", snapshots: false, every: None, written: ADDRESSES };
+const NO_CUT: Case = Case { name: "no cut", snapshots: true, ..WITHOUT };
+const EVERY_10_S: Case =
+    Case { name: "a cut every 10 s", every: Some(Duration::from_secs(10)), ..NO_CUT };
+const FEW_WITHOUT: Case =
+    Case { name: "without, 1 % written", written: ADDRESSES / 100, ..WITHOUT };
+const FEW_EVERY_100_MS: Case = Case {
+    name: "a cut every 100 ms, 1 % written",
+    snapshots: true,
+    every: Some(Duration::from_millis(100)),
+    ..FEW_WITHOUT
+};
+const ALL_EVERY_100_MS: Case =
+    Case { name: "a cut every 100 ms, all written", every: FEW_EVERY_100_MS.every, ..NO_CUT };
+
+/// What came of a case.
+#[derive(Default)]
+struct Figures {
+    per_second: f64,
+    hop_p50_us: f64,
+    hop_p99_us: f64,
+    /// How long single activations were busy with a cut: the 99.9th percentile and the longest.
+    busy_p999_us: f64,
+    busy_max_us: f64,
+    /// From asking until durable, of each cut.
+    durable_ms: Vec<f64>,
+    /// Cuts that were increments: bytes, and pieces of state.
+    increments: (u64, u64),
+    full_bytes: u64,
+    seconds: f64,
+}
+
+fn at(sorted: &[u64], share: f64) -> f64 {
+    match sorted.len() {
+        0 => 0.0,
+        len => sorted[((len - 1) as f64 * share) as usize] as f64,
+    }
+}
+
+/// Runs a case for so long.
+fn run(runtime: &Runtime, case: Case, lasts: Duration) -> Figures {
+    let directory = Directory::new("run");
+    let store = directory.store();
+    let handle = runtime.handle().clone();
+    let figures = {
+        let store = store.clone();
+        timely::execute_directly(move |worker| {
+            let policy = SnapshotPolicy::new("bench").on_request();
+            let snapshots = case.snapshots.then(|| {
+                Snapshots::begin(worker, &store, &handle, &policy).expect("the store is empty")
+            });
+            measure(worker, case, snapshots, lasts)
+        })
+    };
+    let list = runtime.block_on(store.list()).expect("it can be listed");
+    let full = list.iter().flatten().find(|snapshot| snapshot.chain.len() == 1);
+    Figures { full_bytes: full.map_or(0, |snapshot| snapshot.bytes), ..figures }
+}
+
+fn measure(
+    worker: &mut Worker,
+    case: Case,
+    snapshots: Option<Snapshots<u64>>,
+    lasts: Duration,
+) -> Figures {
+    let shared = Rc::new(Shared {
+        began: Instant::now(),
+        moving: AtomicBool::new(true),
+        first: AtomicU64::new(0),
+        many: case.written,
+        hops: RefCell::default(),
+    });
+    let done: Rc<RefCell<Vec<(Instant, SnapshotDone<u64>)>>> = Rc::default();
+    let heard = Rc::clone(&done);
+    let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+        let (input, stream) = scope.new_input::<Vec<Envelope<Token>>>();
+        let ingress = match &snapshots {
+            Some(snapshots) => snapshots.unreplayed("tokens", stream),
+            None => Ingress::from(stream),
+        };
+        let egresses = ingress.stateful_functions(functions(&shared)).expect("it is bound once");
+        if snapshots.is_some() {
+            let done = egresses.snapshots().expect("they are taken");
+            done.inspect(move |done| heard.borrow_mut().push((Instant::now(), done.clone())));
+        }
+        (input, egresses.handle())
+    });
+    // Every address has a count, and the first cut is a full one.
+    for address in 0..ADDRESSES {
+        input.send(COUNTER.message(address, Token::Once));
+        if address % 10_000 == 0 {
+            handle.until_ready(worker).expect("nothing fails");
+        }
+    }
+    input.flush();
+    while handle.stats().handled < ADDRESSES {
+        worker.step();
+    }
+    if let Some(snapshots) = &snapshots {
+        snapshots.request();
+        while done.borrow().is_empty() {
+            worker.step_or_park(Some(Duration::from_millis(1)));
+        }
+    }
+    for token in 0..IN_FLIGHT {
+        let sent_ns = if token < TIMED { shared.began.elapsed().as_nanos() as u64 } else { 0 };
+        let token = Token::Wandering { draw: token, sent_ns };
+        input.send(COUNTER.message(mix(sent_ns) % ADDRESSES, token));
+    }
+    input.flush();
+    let until = |worker: &mut Worker, end: Instant| {
+        while Instant::now() < end {
+            worker.step();
+        }
+    };
+    until(worker, Instant::now() + Duration::from_millis(500));
+
+    let (began, before) = (Instant::now(), handle.stats().handled);
+    shared.hops.borrow_mut().clear();
+    handle.forget_cut_times();
+    let (mut asked, cuts_before) = (Vec::new(), done.borrow().len());
+    let mut next = began + case.every.map_or(Duration::MAX / 4, |every| every.min(lasts / 8));
+    let window = Cell::new(began);
+    while began.elapsed() < lasts {
+        worker.step();
+        let now = Instant::now();
+        // Where few are written, it is others after each tenth of a second.
+        if now - window.get() >= Duration::from_millis(100) {
+            window.set(now);
+            shared.first.fetch_add(case.written % ADDRESSES, Relaxed);
+        }
+        let open = done.borrow().len() < cuts_before + asked.len();
+        if now >= next && !open {
+            snapshots.iter().for_each(Snapshots::request);
+            asked.push(now);
+            next = now + case.every.expect("cuts are asked for");
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let per_second = (handle.stats().handled - before) as f64 / seconds;
+    let busy = handle.cut_times();
+    let mut hops = std::mem::take(&mut *shared.hops.borrow_mut());
+    while done.borrow().len() < cuts_before + asked.len() {
+        worker.step();
+    }
+    shared.moving.store(false, Relaxed);
+    input.close();
+    handle.run(worker).expect("nothing fails");
+    hops.sort_unstable();
+    let cuts = &done.borrow()[cuts_before..cuts_before + asked.len()];
+    let durable = asked.iter().zip(cuts).map(|(asked, (done, _))| *done - *asked);
+    let _ = cuts.iter().map(|(_, done)| done.counts.state).max();
+    Figures {
+        per_second,
+        hop_p50_us: at(&hops, 0.5) / 1e3,
+        hop_p99_us: at(&hops, 0.99) / 1e3,
+        busy_p999_us: busy.percentile(0.999).as_secs_f64() * 1e6,
+        busy_max_us: busy.longest().as_secs_f64() * 1e6,
+        durable_ms: durable.map(|durable| durable.as_secs_f64() * 1e3).collect(),
+        increments: cuts.iter().fold((0, 0), |(bytes, state), (_, done)| {
+            (bytes + done.bytes, state + done.counts.state)
+        }),
+        full_bytes: 0,
+        seconds,
+    }
+}
+
+fn show(case: &str, metric: &str, value: f64) {
+    let line = format!(
+        "{{\"bench\":\"snapshot\",\"case\":\"{case}\",\"metric\":\"{metric}\",\"value\":{value:.3}}}"
+    );
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").expect("the standard output is there");
+}
+
+fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+/// Runs a case and its ceiling, and shows them beside each other.
+fn compare(runtime: &Runtime, case: Case, ceiling: &Figures, lasts: Duration) -> Figures {
+    let figures = run(runtime, case, lasts);
+    let ratio = figures.per_second / ceiling.per_second;
+    let cuts = figures.durable_ms.len();
+    eprintln!(
+        "{}: {:.2} M messages/s of {:.2} ({ratio:.3}); a hop takes {:.0} us, p99 {:.0} (without: {:.0})",
+        case.name,
+        figures.per_second / 1e6,
+        ceiling.per_second / 1e6,
+        figures.hop_p50_us,
+        figures.hop_p99_us,
+        ceiling.hop_p99_us,
+    );
+    show(case.name, "messages_per_second", figures.per_second);
+    show(case.name, "ratio_to_ceiling", ratio);
+    show(case.name, "hop_p99_us", figures.hop_p99_us);
+    show(case.name, "hop_p99_us_without", ceiling.hop_p99_us);
+    if cuts > 0 {
+        let durable = mean(&figures.durable_ms);
+        let interval = figures.seconds / cuts as f64 * 1e3;
+        let per_piece = figures.increments.0 as f64 / figures.increments.1.max(1) as f64;
+        eprintln!(
+            "  {cuts} cuts, one every {interval:.0} ms, durable after {durable:.1} ms; an activation is \
+             busy with a cut for {:.0} us at p99.9 and {:.0} at most; {per_piece:.1} bytes for each \
+             address written",
+            figures.busy_p999_us, figures.busy_max_us
+        );
+        show(case.name, "cuts", cuts as f64);
+        show(case.name, "interval_ms", interval);
+        show(case.name, "durable_ms", durable);
+        show(case.name, "activation_p999_us", figures.busy_p999_us);
+        show(case.name, "activation_max_us", figures.busy_max_us);
+        show(case.name, "bytes_per_written_address", per_piece);
+    }
+    if figures.full_bytes > 0 {
+        show(case.name, "full_bytes_per_address", figures.full_bytes as f64 / ADDRESSES as f64);
+    }
+    figures
+}
+
+const SLOW: FunctionType<i64> = FunctionType::new("bench/slow");
+
+/// Serves a function that does nothing, a second late.
+async fn serve_slowly(listener: tokio::net::TcpListener) {
+    loop {
+        let (stream, _) = listener.accept().await.expect("connections come");
+        tokio::spawn(async move {
+            let answer = service_fn(|_: Request<Incoming>| async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let octets = "application/octet-stream";
+                let response = Response::builder().header(header::CONTENT_TYPE, octets);
+                Ok::<_, Infallible>(
+                    response.body(Full::new(Bytes::new())).expect("it is a response"),
+                )
+            });
+            let server = hyper::server::conn::http1::Builder::new();
+            // A client that goes away is no concern of the server's.
+            let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+/// How long a cut takes while so many calls are in flight that take a second, in milliseconds.
+fn with_slow_calls(runtime: &Runtime, calls: u64) -> f64 {
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
+    let listener = listener.expect("there is a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("it has one"));
+    let serving = runtime.spawn(serve_slowly(listener));
+    let directory = Directory::new("slow");
+    let (store, handle) = (directory.store(), runtime.handle().clone());
+    let took = timely::execute_directly(move |worker| {
+        let policy = SnapshotPolicy::new("bench").on_request();
+        let snapshots = Snapshots::<u64>::begin(worker, &store, &handle, &policy);
+        let snapshots = snapshots.expect("the store is empty");
+        let done: Rc<Cell<Option<Instant>>> = Rc::default();
+        let heard = Rc::clone(&done);
+        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, stream) = scope.new_input::<Vec<Envelope<TypedValue>>>();
+            let functions: Functions<TypedValue> = Functions::new()
+                .remote(SLOW, Endpoint::at(url))
+                .limits(Limits { in_flight_max: 4096, ..Limits::default() })
+                .runtime(handle);
+            let ingress = snapshots.unreplayed("calls", stream);
+            let egresses = ingress.stateful_functions(functions).expect("it is bound once");
+            let snapshots = egresses.snapshots().expect("they are taken");
+            snapshots.inspect(move |_| heard.set(heard.get().or(Some(Instant::now()))));
+            (input, egresses.handle())
+        });
+        (0..calls).for_each(|id| input.send(SLOW.message(id, 7)));
+        input.flush();
+        for _ in 0..100 {
+            worker.step();
+        }
+        let asked = Instant::now();
+        snapshots.request();
+        while done.get().is_none() {
+            worker.step_or_park(Some(Duration::from_millis(1)));
+        }
+        let took = done.get().expect("it was set") - asked;
+        input.close();
+        handle.run(worker).expect("nothing fails");
+        took
+    });
+    serving.abort();
+    took.as_secs_f64() * 1e3
+}
+
+/// Addresses restored in a second, on one worker and on two.
+fn restore(runtime: &Runtime, addresses: u64) -> [f64; 2] {
+    let directory = Directory::new("restore");
+    let store = directory.store();
+    let shared = || {
+        Rc::new(Shared {
+            began: Instant::now(),
+            moving: AtomicBool::new(false),
+            first: AtomicU64::new(0),
+            many: 1,
+            hops: RefCell::default(),
+        })
+    };
+    let policy = SnapshotPolicy::new("bench").on_request();
+    let program = Arc::new((store, runtime.handle().clone(), policy));
+    let filling = Arc::clone(&program);
+    timely::execute_directly(move |worker| {
+        let (store, handle, policy) = &*filling;
+        let snapshots = Snapshots::<u64>::begin(worker, store, handle, policy);
+        let snapshots = snapshots.expect("the store is empty");
+        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, stream) = scope.new_input::<Vec<Envelope<Token>>>();
+            let ingress = snapshots.unreplayed("tokens", stream);
+            let egresses = ingress.stateful_functions(functions(&shared()));
+            (input, egresses.expect("it is bound once").handle())
+        });
+        for address in 0..addresses {
+            input.send(COUNTER.message(address, Token::Once));
+            if address % 10_000 == 0 {
+                handle.until_ready(worker).expect("nothing fails");
+            }
+        }
+        input.close();
+        // The last cut holds all of them.
+        handle.run(worker).expect("nothing fails");
+    });
+    [1, 2].map(|workers| {
+        let program = Arc::clone(&program);
+        let config = match workers {
+            1 => timely::Config::thread(),
+            _ => timely::Config::process(workers),
+        };
+        let guards = timely::execute(config, move |worker| {
+            let (store, handle, policy) = &*program;
+            let began = Instant::now();
+            let snapshots = Snapshots::<u64>::begin(worker, store, handle, policy);
+            let snapshots = snapshots.expect("the last cut is whole");
+            assert!(snapshots.restored().is_some());
+            let (mut input, handle, probe) = worker.dataflow::<u64, _, _>(|scope| {
+                let (input, stream) = scope.new_input::<Vec<Envelope<Token>>>();
+                let ingress = snapshots.unreplayed("tokens", stream);
+                let egresses = ingress.stateful_functions(functions(&shared()));
+                let egresses = egresses.expect("it is bound once");
+                let letters = egresses.dead_letters().expect("nobody else takes them");
+                (input, egresses.handle(), letters.probe().0)
+            });
+            input.advance_to(1);
+            input.flush();
+            while probe.less_than(&1) {
+                worker.step_or_park(Some(Duration::from_millis(1)));
+            }
+            let took = began.elapsed();
+            input.close();
+            handle.run(worker).expect("nothing fails");
+            took
+        });
+        let took = guards.expect("it starts").join().into_iter().map(|took| took.expect("it ends"));
+        addresses as f64 / took.max().expect("there is a worker").as_secs_f64()
+    })
+}
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let (long, short) = match quick {
+        true => (Duration::from_secs(11), Duration::from_secs(3)),
+        false => (Duration::from_secs(31), Duration::from_secs(20)),
+    };
+    let runtime = Runtime::new().expect("a runtime can be built");
+    let without = run(&runtime, WITHOUT, short);
+    eprintln!("{}: {:.2} M messages/s", WITHOUT.name, without.per_second / 1e6);
+    show(WITHOUT.name, "messages_per_second", without.per_second);
+    compare(&runtime, NO_CUT, &without, short);
+    compare(&runtime, EVERY_10_S, &without, long);
+    let few = run(&runtime, FEW_WITHOUT, short);
+    compare(&runtime, FEW_EVERY_100_MS, &few, short);
+    compare(&runtime, ALL_EVERY_100_MS, &without, short);
+
+    let calls = 1000;
+    let took = with_slow_calls(&runtime, calls);
+    eprintln!("durable after {took:.1} ms while {calls} calls are in flight that take a second");
+    show("calls that take a second", "durable_ms", took);
+
+    let many: &[u64] = if quick { &[ADDRESSES] } else { &[ADDRESSES, 10 * ADDRESSES] };
+    for &addresses in many {
+        for (workers, per_second) in [1, 2].into_iter().zip(restore(&runtime, addresses)) {
+            eprintln!(
+                "{addresses} addresses are restored on {workers} workers at {:.2} M/s",
+                per_second / 1e6
+            );
+            let case = format!("restore {addresses} addresses, {workers} workers");
+            show(&case, "addresses_per_second", per_second);
+        }
+    }
+}
