@@ -177,6 +177,9 @@ fn at(sorted: &[u64], share: f64) -> f64 {
     }
 }
 
+/// A snapshot, and when it was known to be durable.
+type Done = (Instant, SnapshotDone<u64>);
+
 /// Runs a case for so long.
 fn run(runtime: &Runtime, case: Case, lasts: Duration) -> Figures {
     let directory = Directory::new("run");
@@ -210,7 +213,7 @@ fn measure(
         many: case.written,
         hops: RefCell::default(),
     });
-    let done: Rc<RefCell<Vec<(Instant, SnapshotDone<u64>)>>> = Rc::default();
+    let done: Rc<RefCell<Vec<Done>>> = Rc::default();
     let heard = Rc::clone(&done);
     let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
         let (input, stream) = scope.new_input::<Vec<Envelope<Token>>>();

@@ -1,5 +1,6 @@
 //! The builder: which functions and egresses there are, checked before a dataflow exists.
 
+use std::cell::Cell;
 use std::fmt;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use tokio::runtime::Handle;
 use crate::address::{self, FunctionType, Namespace, TypeName};
 use crate::clock::Clock;
 use crate::dead_letter::OnFailure;
-use crate::dispatch::{ErasedEgress, Keeping, Sums};
+use crate::dispatch::{Bound, Dispatcher, Egresses, ErasedEgress, Keeping, Names, Sums};
 use crate::egress::Egress;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind};
@@ -423,6 +424,38 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The numbers of what is bound, the same on every worker.
+    pub(crate) fn names(&self) -> Names {
+        let bound = self.functions.iter().map(|(name, _)| TypeName::fixed(name));
+        Names::new(bound, self.namespaces.iter().map(|(name, _)| *name).collect())
+    }
+
+    /// What handles the messages of one worker.
+    pub(crate) fn into_dispatcher<D: 'static, H>(
+        self,
+        names: Names,
+        dead_letters: Egress<D>,
+        dead_letters_read: Rc<Cell<bool>>,
+        worker: usize,
+    ) -> Dispatcher<M, T, H> {
+        let Functions { functions, namespaces, egresses, limits, at_close, .. } = self;
+        let named = functions.into_iter();
+        let bound = Bound {
+            functions: named.map(|(name, body)| (TypeName::fixed(name), body)).collect(),
+            namespaces,
+            depth_max: limits.depth_max,
+            delayed_messages_max: limits.delayed_messages_max,
+            operations_max: limits.operations_max,
+            in_flight_max: limits.in_flight_max,
+            function_bytes_soft: limits.function_bytes_soft.unwrap_or(limits.loop_bytes_soft / 4),
+            hurry_at_close: at_close == AtClose::SendNow,
+            when_full: limits.when_full,
+            worker,
+        };
+        let egresses = Egresses::new(egresses, dead_letters, dead_letters_read);
+        Dispatcher::new(bound, names, egresses)
     }
 
     fn bind(&mut self, name: &'static str, body: Body<M, T>) {

@@ -28,6 +28,8 @@ mod runner;
 mod snapshot;
 mod state;
 mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod typed;
 mod value;
 

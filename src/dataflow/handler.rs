@@ -16,9 +16,9 @@ use super::egresses::dead_letters;
 use crate::clock::Clock;
 use crate::dead_letter::Stopped;
 use crate::dispatch::Surroundings;
-use crate::dispatch::{self, Batch, Bound, Dispatcher, Egresses, Entrance, Names, Routed};
+use crate::dispatch::{self, Batch, Dispatcher, Entrance, Names, Routed};
 use crate::function::Code;
-use crate::functions::{AtClose, Functions};
+use crate::functions::Functions;
 use crate::placement;
 use crate::remote::Caller;
 use crate::runner::Runner;
@@ -40,39 +40,20 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         (worker, peers): (usize, usize),
         cutting: Option<&Cutting<'_, T>>,
     ) -> Self {
-        let limits = &functions.limits;
-        let named = functions.functions.into_iter();
-        let bound = Bound {
-            functions: named.map(|(name, body)| (crate::TypeName::fixed(name), body)).collect(),
-            namespaces: functions.namespaces,
-            depth_max: functions.limits.depth_max,
-            delayed_messages_max: functions.limits.delayed_messages_max,
-            operations_max: functions.limits.operations_max,
-            in_flight_max: functions.limits.in_flight_max,
-            function_bytes_soft: limits.function_bytes_soft.unwrap_or(limits.loop_bytes_soft / 4),
-            hurry_at_close: functions.at_close == AtClose::SendNow,
-            when_full: functions.limits.when_full,
-            worker,
-        };
-        let bodies = bound.functions.iter().map(|(_, body)| body);
-        let bodies = bodies.chain(bound.namespaces.iter().map(|(_, body)| body));
-        let endpoints = bodies.map(|body| match &body.code {
+        let bodies = functions.functions.iter().chain(&functions.namespaces);
+        let endpoints = bodies.map(|(_, body)| match &body.code {
             Code::Remote(code) => Some(&code.endpoint),
             Code::Embedded(_) => None,
         });
         let calls = Caller::new(functions.runtime.clone(), endpoints);
-        let egresses = Egresses::new(functions.egresses, dead_letters::<M>(), dead_letters_read);
         let lost = || Err("the runtime has shut down".to_owned());
-        let mut dispatcher = Dispatcher::new(bound, names, egresses);
-        let cutter = cutting
-            .map(|cutting| Cutter::new(cutting, &functions.name, (worker, peers), &mut dispatcher));
-        FunctionHandler {
-            dispatcher,
-            cutter,
-            clock: functions.clock,
-            operations: Runner::new(functions.runtime, lost),
-            calls,
-        }
+        let operations = Runner::new(functions.runtime.clone(), lost);
+        let (name, clock) = (functions.name.clone(), functions.clock.clone());
+        let mut dispatcher =
+            functions.into_dispatcher(names, dead_letters::<M>(), dead_letters_read, worker);
+        let cutter =
+            cutting.map(|cutting| Cutter::new(cutting, &name, (worker, peers), &mut dispatcher));
+        FunctionHandler { dispatcher, cutter, clock, operations, calls }
     }
 }
 

@@ -22,7 +22,7 @@ pub use ingress::Ingress;
 pub use snapshots::{SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
 
 use crate::dead_letter::Stopped;
-use crate::dispatch::{Batch, Names};
+use crate::dispatch::Batch;
 use crate::error::{Error, Kind};
 use crate::functions::Functions;
 
@@ -56,9 +56,7 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
     functions.check()?;
     let scope = ingresses.first().ok_or(Kind::NoIngress)?.stream.scope();
     let cutting = Cutting::of(scope, &functions.name, &ingresses)?;
-    let bound = functions.functions.iter().map(|(name, _)| crate::TypeName::fixed(name));
-    let namespaces = functions.namespaces.iter().map(|(name, _)| *name);
-    let names = Names::new(bound, namespaces.collect());
+    let names = functions.names();
     let ingresses = ingresses.into_iter().enumerate().map(|(number, ingress)| {
         let mut names = names.clone();
         let name = format!("{} {number}", functions.name);

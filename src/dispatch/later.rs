@@ -360,6 +360,17 @@ impl<M> Later<M> {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl<M> Later<M> {
+    /// All that waits.
+    pub(super) fn list(&self) -> impl Iterator<Item = (Identity, u64, Option<&str>, &Routed<M>)> {
+        let waiting = (0..self.wheel.keys()).filter_map(|key| self.wheel.get_due(key));
+        waiting.map(|(due_ms, delayed)| {
+            (self.identity(delayed), due_ms, delayed.token.as_deref(), &delayed.routed)
+        })
+    }
+}
+
 #[cfg(test)]
 impl<M> Later<M> {
     /// Who sets messages here.
@@ -370,14 +381,6 @@ impl<M> Later<M> {
     /// Has no tombstones kept.
     pub(super) fn lose_tombstones(&mut self) {
         self.cuts().keeps_no_tombstones = true;
-    }
-
-    /// All that waits.
-    pub(super) fn list(&self) -> impl Iterator<Item = (Identity, u64, Option<&str>, &Routed<M>)> {
-        let waiting = (0..self.wheel.keys()).filter_map(|key| self.wheel.get_due(key));
-        waiting.map(|(due_ms, delayed)| {
-            (self.identity(delayed), due_ms, delayed.token.as_deref(), &delayed.routed)
-        })
     }
 }
 

@@ -22,6 +22,8 @@ mod pen;
 mod record;
 mod remote;
 mod restore;
+#[cfg(feature = "testing")]
+mod single;
 mod slab;
 mod slots;
 mod table;
@@ -422,23 +424,21 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         if head.depth > self.bound.depth_max {
             return Err(Failure::untried(Reason::TooDeep(self.bound.depth_max)));
         }
-        self.run_as(routed, attempts, outside, run)
+        self.run_as(head, attempts, outside, |context| run(context, &routed.message))
     }
 
-    /// Has `act` handle a message and makes what it did last, or undoes it.
+    /// Has `act` do what there is to do at an address, and makes what it did last, or undoes it.
     #[inline]
-    fn run_as<S, A>(
+    fn run_as<S>(
         &mut self,
-        routed: &Routed<M>,
+        head: &Head,
         attempts: u32,
         outside: &mut S,
-        act: &A,
+        act: impl FnOnce(&mut Context<'_, M, T>) -> Result<(), Reason>,
     ) -> Result<(), Failure>
     where
         S: Surroundings<M, T, Held = H>,
-        A: Fn(&mut Context<'_, M, T>, &M) -> Result<(), Reason> + ?Sized,
     {
-        let Routed { head, message } = routed;
         let Entry { body, state, meters, .. } = &mut self.entries[head.target_type as usize];
         let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
         let cut_bytes = state.cut_bytes();
@@ -458,7 +458,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             operations: body.operations_max > 0,
             mistake: &mut mistake,
         };
-        let run = AssertUnwindSafe(|| act(&mut context, message));
+        let run = AssertUnwindSafe(|| act(&mut context));
         let result = match catch_unwind(run) {
             Ok(result) => result,
             Err(panic) => Err(Reason::Panicked(panic_message(&*panic))),

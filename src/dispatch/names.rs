@@ -110,12 +110,17 @@ impl Names {
     /// An ingress record on its way into the loop.
     pub(crate) fn route<M>(&mut self, envelope: Envelope<M>) -> Routed<M> {
         let Envelope { target, caller, message, .. } = envelope;
+        Routed { head: self.head(target, caller), message }
+    }
+
+    /// The head of a message that no other message caused.
+    pub(crate) fn head(&mut self, target: Address, caller: Option<Address>) -> Head {
         let target_type = self.index(&target.function_type);
         let (caller_type, caller) = match caller {
             Some(caller) => (self.index(&caller.function_type), caller.id),
             None => (NOBODY, Id::from(0)),
         };
-        let head = Head {
+        Head {
             target_type,
             caller_type,
             depth: 0,
@@ -125,8 +130,7 @@ impl Names {
             target: target.id,
             caller,
             names: self.travelling(target_type, caller_type),
-        };
-        Routed { head, message }
+        }
     }
 
     /// The name of a caller's type, wherever the message comes from.

@@ -201,6 +201,12 @@ impl<M, H> Operations<M, H> {
         self.slots.end(operation.function);
     }
 
+    /// The message that tells that nobody knows what became of an operation.
+    #[cfg(feature = "testing")]
+    pub(super) fn unknown(&self, key: OperationKey) -> M {
+        self.operations.get(key).expect("it is under way").unknown.unknown()
+    }
+
     /// All operations: the messages that would tell that nobody knows what became of them, and the times
     /// that are held for them.
     #[cfg(test)]

@@ -212,12 +212,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let First { depth, came, place: first } = self.calls.take_first(&routed.head);
         let result = match answer {
             Ok(effects) => {
-                let effects = std::cell::Cell::new(Some(effects));
-                let act = |context: &mut Context<'_, M, T>, _: &M| {
-                    let effects = effects.take().expect("it is applied once");
-                    context.apply(effects, code, &states)
-                };
-                let result = self.run_as(&routed, 0, outside, &act);
+                let act = |context: &mut Context<'_, M, T>| context.apply(effects, code, &states);
+                let result = self.run_as(&routed.head, 0, outside, act);
                 let of_answer = |reason| self.of_answer(routed.head.target_type, reason);
                 result.map_err(|failure| (of_answer(failure.reason), true))
             }
