@@ -31,6 +31,6 @@ pub(crate) use begin::Begun;
 pub(crate) use keeper::{Keeper, Kept};
 pub(crate) use log::{Cut, Log};
 pub(crate) use manifest::Commit;
-pub(crate) use part::{Part, PartEntry, PartName, PartReader, PartWriter};
+pub(crate) use part::{Gathered, PartEntry, PartName, PartReader, PartWriter};
 pub(crate) use process::{NextPart, Parts, Process};
 pub(crate) use survey::Identity;

@@ -8,7 +8,6 @@
 //! stands for the whole file, and is what a manifest knows a part by. What a section contains is
 //! nobody's business here.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -74,76 +73,134 @@ pub(crate) struct Part {
 }
 
 /// Gathers what one worker has for one cut, until it is enough for a part.
+///
+/// It is gathered as it comes, one after another in memory, which is all that a worker does. In order of
+/// kind and bin it is [put](Gathered::part) elsewhere.
 pub(crate) struct PartWriter {
     next: PartName,
     bytes_most: usize,
-    bytes: usize,
-    sections: BTreeMap<(u16, u32), Vec<u8>>,
+    gathered: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+/// For so many bytes room is made at once, and for pieces of so many bytes each.
+const RESERVED_MAX: usize = 8 << 20;
+const PIECE_BYTES: usize = 16;
+
+/// What came at once, or one after another, of one kind and bin.
+#[derive(Clone, Debug)]
+struct Piece {
+    kind: u16,
+    bin: u32,
+    /// Where it ends. It begins where the one before ends.
+    end: usize,
+}
+
+/// What will be a part.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) name: PartName,
+    bytes: Vec<u8>,
+    pieces: Vec<Piece>,
 }
 
 impl PartWriter {
     /// For a worker's parts of a cut, of about so many bytes each. `first` names the first of them.
     pub(crate) fn new(first: PartName, bytes_most: usize) -> Self {
-        PartWriter { next: first, bytes_most, bytes: 0, sections: BTreeMap::new() }
+        PartWriter { next: first, bytes_most, gathered: Vec::new(), pieces: Vec::new() }
     }
 
     /// Adds to what there is of this kind and bin. `write` may only append.
     ///
     /// Where a kind and bin is in several parts, it is what their sections say one after another.
     /// What is appended at once stays together.
+    #[inline]
     pub(crate) fn append(&mut self, kind: u16, bin: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let section = self.sections.entry((kind, bin)).or_default();
-        let before = section.len();
-        write(section);
-        assert!(section.len() >= before, "section {kind} of bin {bin} became shorter");
-        self.bytes += section.len() - before;
+        if self.gathered.capacity() == 0 {
+            // Not to be copied while it grows: memory that is not written costs nothing.
+            self.gathered.reserve(self.bytes_most.min(RESERVED_MAX));
+            self.pieces.reserve(self.bytes_most.min(RESERVED_MAX) / PIECE_BYTES);
+        }
+        let before = self.gathered.len();
+        write(&mut self.gathered);
+        let end = self.gathered.len();
+        assert!(end >= before, "section {kind} of bin {bin} became shorter");
+        match self.pieces.last_mut() {
+            Some(last) if (last.kind, last.bin) == (kind, bin) => last.end = end,
+            _ => self.pieces.push(Piece { kind, bin, end }),
+        }
     }
 
-    /// How much was gathered since the last part.
+    /// How much memory takes what was gathered since the last part.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.gathered.len() + self.pieces.len() * size_of::<Piece>()
     }
 
     /// Whether it is time to [`take`](Self::take) a part.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= self.bytes_most
+        self.gathered.len() >= self.bytes_most
     }
 
-    /// What was gathered, as a part; `None` if that is nothing.
-    pub(crate) fn take(&mut self) -> Option<Part> {
-        if self.sections.is_empty() {
+    /// What was gathered, for a part; `None` if that is nothing.
+    pub(crate) fn take(&mut self) -> Option<Gathered> {
+        if self.pieces.is_empty() {
             return None;
         }
-        let sections = std::mem::take(&mut self.sections);
-        let footer = 28 + sections.len() * SECTION;
-        let mut bytes = Vec::with_capacity(PREAMBLE + self.bytes + footer + TAIL);
+        let name = self.next;
+        self.next.index += 1;
+        let (bytes, pieces) =
+            (std::mem::take(&mut self.gathered), std::mem::take(&mut self.pieces));
+        Some(Gathered { name, bytes, pieces })
+    }
+}
+
+impl Gathered {
+    /// How many bytes were gathered.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The part that it is: what was gathered, in the order of kind and bin.
+    pub(crate) fn part(self) -> Part {
+        let Gathered { name, bytes: gathered, pieces } = self;
+        let starts = std::iter::once(0).chain(pieces.iter().map(|piece| piece.end));
+        let mut places: Vec<_> = starts
+            .zip(&pieces)
+            .map(|(start, piece)| (piece.kind, piece.bin, start, piece.end))
+            .collect();
+        // In the order in which it was gathered, where kind and bin are the same.
+        places.sort_unstable();
+        let mut bytes = Vec::with_capacity(PREAMBLE + gathered.len() + 64 * SECTION + TAIL);
         put_preamble(&mut bytes, MAGIC);
-        for section in sections.values() {
-            bytes.extend(section);
+        let mut sections: Vec<(u16, u32, usize, usize)> = Vec::new();
+        for (kind, bin, start, end) in places {
+            let at = bytes.len();
+            bytes.extend_from_slice(&gathered[start..end]);
+            match sections.last_mut() {
+                Some((last, of, _, end)) if (*last, *of) == (kind, bin) => *end = bytes.len(),
+                _ => sections.push((kind, bin, at, bytes.len())),
+            }
         }
-        let (start, name) = (bytes.len(), self.next);
+        let start = bytes.len();
         put_u64(&mut bytes, name.execution);
         put_u64(&mut bytes, name.cut);
         put_u32(&mut bytes, name.worker);
         put_u32(&mut bytes, name.index);
         put_u32(&mut bytes, u32::try_from(sections.len()).expect("fewer than kinds and bins"));
-        let mut offset = PREAMBLE as u64;
-        for ((kind, bin), section) in &sections {
-            put_u16(&mut bytes, *kind);
-            put_u32(&mut bytes, *bin);
-            put_u64(&mut bytes, offset);
-            put_u64(&mut bytes, section.len() as u64);
-            put_u64(&mut bytes, checksum(section));
-            offset += section.len() as u64;
+        for (kind, bin, from, to) in sections {
+            let sum = checksum(&bytes[from..to]);
+            put_u16(&mut bytes, kind);
+            put_u32(&mut bytes, bin);
+            put_u64(&mut bytes, from as u64);
+            put_u64(&mut bytes, (to - from) as u64);
+            put_u64(&mut bytes, sum);
         }
         let footer = u32::try_from(bytes.len() - start).expect("a section takes 30 bytes of it");
         put_u32(&mut bytes, footer);
         let sum = checksum(&bytes[start..]);
         put_u64(&mut bytes, sum);
-        self.bytes = 0;
-        self.next.index += 1;
         let entry = PartEntry { name, bytes: bytes.len() as u64, checksum: sum };
-        Some(Part { entry, bytes: bytes.into() })
+        Part { entry, bytes: bytes.into() }
     }
 }
 

@@ -32,14 +32,14 @@ use crate::retry::Retry;
 /// use timely_statefun::SnapshotOptions;
 ///
 /// let options = SnapshotOptions { keep: 10, ..SnapshotOptions::default() };
-/// assert_eq!(options.chain_max, 16);
+/// assert_eq!(options.chain_max, 64);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnapshotOptions {
     /// How many snapshots are kept. Default 3; at least 1.
     pub keep: usize,
     /// How many cuts one snapshot may consist of: a full one and increments upon it. The next is full
-    /// again, also when the increments weigh more than what they build upon. Default 16; at least 1.
+    /// again, also when the increments weigh more than what they build upon. Default 64; at least 1.
     pub chain_max: usize,
     /// How long something is not needed before it is deleted. Whoever reads a snapshot that is just
     /// given up has that long, and listings of the store may be that old. Default 5 minutes.
@@ -67,7 +67,7 @@ impl Default for SnapshotOptions {
     fn default() -> Self {
         SnapshotOptions {
             keep: 3,
-            chain_max: 16,
+            chain_max: 64,
             grace: Duration::from_secs(300),
             pending_bytes_max: 256 << 20,
             part_bytes: 4 << 20,

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::error::{Kind, SnapshotError};
 use super::files::{Created, Files};
-use super::part::{Part, PartEntry};
+use super::part::{Gathered, Part, PartEntry};
 
 /// How snapshots are getting on, as one process sees it.
 #[derive(Clone, Debug, Default)]
@@ -55,14 +55,14 @@ impl Uploads {
         Uploads { files, runtime, bytes_max, turns, shared: Arc::default() }
     }
 
-    /// Stores a part, and tells what became of it on a thread of the runtime, whatever happens. What
+    /// Makes a part of what was gathered and stores it, and tells what became of it on a thread of the runtime, whatever happens. What
     /// fails in passing was tried again before.
     pub(crate) fn store(
         &self,
-        part: Part,
+        gathered: Gathered,
         told: impl FnOnce(Result<PartEntry, SnapshotError>) + Send + 'static,
     ) {
-        let (cut, bytes) = (part.entry.name.cut, part.bytes.len() as u64);
+        let (cut, bytes) = (gathered.name.cut, gathered.len() as u64);
         lock(&self.shared).status.bytes_pending += bytes;
         let (told, shared) = (Some(Box::new(told) as Told), Arc::clone(&self.shared));
         let mut ending = Ending { cut, bytes, outcome: None, told, shared };
@@ -71,7 +71,10 @@ impl Uploads {
         let task = self.runtime.spawn(async move {
             // It is never closed.
             let _turn = turns.acquire().await;
-            ending.end_with(store(&files, part).await);
+            // A runtime that shuts down meanwhile stores nothing any more.
+            if let Ok(part) = spawn_blocking(|| gathered.part()).await {
+                ending.end_with(store(&files, part).await);
+            }
         });
         let mut shared = lock(&self.shared);
         let tasks = shared.tasks.entry(cut).or_default();

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::dead_letter::{Reason, Stopped};
 use crate::dispatch::{CutError, CutSink, CutType, RecordKind, TypeIndex};
 use crate::records::{put_text, put_varint, put_with_length};
-use crate::snapshot::{Part, PartEntry, PartName, PartWriter, Process, SnapshotError};
+use crate::snapshot::{Gathered, PartEntry, PartName, PartWriter, Process, SnapshotError};
 
 /// The number of a set of functions among those that share snapshots, in the order in which they are built.
 pub(in crate::dataflow) type SetNumber = u8;
@@ -226,14 +226,14 @@ impl<T: Timestamp> Scribe<T> {
         let Some(open) = &mut self.open else { return };
         debug_assert!(open.unnamed.is_empty(), "what numbers mean is said where they stand");
         open.named.clear();
-        let Some(part) = open.writer.take() else { return };
+        let Some(gathered) = open.writer.take() else { return };
         open.under_way += 1;
-        self.upload(part);
+        self.upload(gathered);
     }
 
-    fn upload(&self, part: Part) {
-        let (tell, cut, wakers) = (self.stored.0.clone(), part.entry.name.cut, self.wakers.clone());
-        self.process.uploads.store(part, move |outcome| {
+    fn upload(&self, gathered: Gathered) {
+        let (tell, cut, wakers) = (self.stored.0.clone(), gathered.name.cut, self.wakers.clone());
+        self.process.uploads.store(gathered, move |outcome| {
             // A worker that has ended wants to know nothing.
             drop(tell.send((cut, outcome)));
             wakers.wake();

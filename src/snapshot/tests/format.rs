@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::super::encoding::{VERSION, checksum};
 use super::super::manifest::{Claim, Commit, Entry, Header, Link, slot_file, slot_of};
-use super::super::part::{Part, PartName, PartReader, PartWriter, Section};
+use super::super::part::{Gathered, Part, PartName, PartReader, PartWriter, Section};
 use super::super::{SnapshotError, error::Kind};
 use super::draws;
 
@@ -21,7 +21,7 @@ fn part(name: PartName, sections: &[(u16, u32, &[u8])]) -> Part {
     for (kind, bin, bytes) in sections {
         writer.append(*kind, *bin, |section| section.extend(*bytes));
     }
-    writer.take().unwrap()
+    writer.take().unwrap().part()
 }
 
 fn read_all(name: PartName, bytes: &Bytes) -> Result<Vec<Section>, SnapshotError> {
@@ -118,10 +118,10 @@ fn a_part_gives_back_what_was_gathered_by_kind_and_bin() {
             writer.append(kind, bin, |section| section.extend(&record));
             model.entry((kind, bin)).or_default().extend(&record);
             if writer.is_full() {
-                parts.extend(writer.take());
+                parts.extend(writer.take().map(Gathered::part));
             }
         }
-        parts.extend(writer.take());
+        parts.extend(writer.take().map(Gathered::part));
         assert!(writer.take().is_none());
         let mut found = BTreeMap::<_, Vec<u8>>::new();
         let mut of_bin = Vec::new();
