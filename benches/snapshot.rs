@@ -6,7 +6,8 @@
 //! * *without* snapshots, which is the ceiling;
 //! * with snapshots and *no cut* meanwhile: what it costs that cuts could be taken;
 //! * with a cut *every 10 s*, of all addresses, since all of them are written in between;
-//! * with a cut *every 100 ms* in which one of a hundred addresses was written, and without cuts;
+//! * with a cut *every 100 ms* in which one of a hundred addresses was written, and without cuts, with 10,000
+//!   tokens;
 //! * with a cut *every 100 ms* that finds all addresses written: what interval is really reached.
 //!
 //! Shown are messages each second, how long a hop takes (a token waits behind all others, so this is mostly
@@ -16,8 +17,10 @@
 //! restored on one worker and on two, and in the full run ten million.
 //!
 //! Snapshots are written to a directory below the system's temporary one, and synced. `cargo bench --bench
-//! snapshot`, or `-- --quick` for about a minute. Each figure is one line of JSON; what a person wants to
-//! know goes to the standard error.
+//! snapshot`, or `-- --quick` for about a minute and a half, and `-- --only TEXT` for the cases whose names
+//! contain it. Each figure is one line of JSON; what a person wants to know goes to the standard error.
+//!
+//! A case and its ceiling run in turns in the same thread, so that both meet the same machine.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -34,10 +37,15 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
+use timely::WorkerConfig;
+use timely::communication::Allocator;
+use timely::communication::allocator::Thread;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::InputHandle;
 use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely::worker::Worker;
 use timely_statefun::{
-    Endpoint, Envelope, Function, FunctionType, Functions, Ingress, Limits, SnapshotDone,
+    Endpoint, Envelope, Function, FunctionType, Functions, Handle, Ingress, Limits, SnapshotDone,
     SnapshotOptions, SnapshotPolicy, SnapshotStore, Snapshots, StatefulFunctions, TypedValue,
     ValueSpec,
 };
@@ -136,14 +144,21 @@ struct Case {
     every: Option<Duration>,
     /// How many addresses are written between two cuts.
     written: u64,
+    /// How many tokens wander about.
+    tokens: u64,
 }
 
-const WITHOUT: Case = Case { name: "without", snapshots: false, every: None, written: ADDRESSES };
+const WITHOUT: Case =
+    Case { name: "without", snapshots: false, every: None, written: ADDRESSES, tokens: IN_FLIGHT };
 const NO_CUT: Case = Case { name: "no cut", snapshots: true, ..WITHOUT };
 const EVERY_10_S: Case =
     Case { name: "a cut every 10 s", every: Some(Duration::from_secs(10)), ..NO_CUT };
-const FEW_WITHOUT: Case =
-    Case { name: "without, 1 % written", written: ADDRESSES / 100, ..WITHOUT };
+const FEW_WITHOUT: Case = Case {
+    name: "without, 1 % written",
+    written: ADDRESSES / 100,
+    tokens: IN_FLIGHT / 10,
+    ..WITHOUT
+};
 const FEW_EVERY_100_MS: Case = Case {
     name: "a cut every 100 ms, 1 % written",
     snapshots: true,
@@ -152,23 +167,6 @@ const FEW_EVERY_100_MS: Case = Case {
 };
 const ALL_EVERY_100_MS: Case =
     Case { name: "a cut every 100 ms, all written", every: FEW_EVERY_100_MS.every, ..NO_CUT };
-
-/// What came of a case.
-#[derive(Default)]
-struct Figures {
-    per_second: f64,
-    hop_p50_us: f64,
-    hop_p99_us: f64,
-    /// How long single activations were busy with a cut: the 99.9th percentile and the longest.
-    busy_p999_us: f64,
-    busy_max_us: f64,
-    /// From asking until durable, of each cut.
-    durable_ms: Vec<f64>,
-    /// Cuts that were increments: bytes, and pieces of state.
-    increments: (u64, u64),
-    full_bytes: u64,
-    seconds: f64,
-}
 
 fn at(sorted: &[u64], share: f64) -> f64 {
     match sorted.len() {
@@ -180,131 +178,166 @@ fn at(sorted: &[u64], share: f64) -> f64 {
 /// A snapshot, and when it was known to be durable.
 type Done = (Instant, SnapshotDone<u64>);
 
-/// Runs a case for so long.
-fn run(runtime: &Runtime, case: Case, lasts: Duration) -> Figures {
-    let directory = Directory::new("run");
-    let store = directory.store();
-    let handle = runtime.handle().clone();
-    let figures = {
-        let store = store.clone();
-        timely::execute_directly(move |worker| {
-            let policy = SnapshotPolicy::new("bench").on_request();
-            let snapshots = case.snapshots.then(|| {
-                Snapshots::begin(worker, &store, &handle, &policy).expect("the store is empty")
-            });
-            measure(worker, case, snapshots, lasts)
-        })
-    };
-    let list = runtime.block_on(store.list()).expect("it can be listed");
-    let full = list.iter().flatten().find(|snapshot| snapshot.chain.len() == 1);
-    Figures { full_bytes: full.map_or(0, |snapshot| snapshot.bytes), ..figures }
+/// A program of one case, which runs when it is stepped.
+struct Program {
+    case: Case,
+    worker: Worker,
+    input: InputHandle<u64, CapacityContainerBuilder<Vec<Envelope<Token>>>>,
+    handle: Handle<u64>,
+    shared: Rc<Shared>,
+    snapshots: Option<Snapshots<u64>>,
+    done: Rc<RefCell<Vec<Done>>>,
+    /// When each cut was asked for, since the first one.
+    asked: Vec<Instant>,
+    cuts_before: usize,
+    /// Since when these addresses are written.
+    window: Instant,
+    store: SnapshotStore,
+    _directory: Directory,
 }
 
-fn measure(
-    worker: &mut Worker,
-    case: Case,
-    snapshots: Option<Snapshots<u64>>,
-    lasts: Duration,
-) -> Figures {
-    let shared = Rc::new(Shared {
-        began: Instant::now(),
-        moving: AtomicBool::new(true),
-        first: AtomicU64::new(0),
-        many: case.written,
-        hops: RefCell::default(),
-    });
-    let done: Rc<RefCell<Vec<Done>>> = Rc::default();
-    let heard = Rc::clone(&done);
-    let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
-        let (input, stream) = scope.new_input::<Vec<Envelope<Token>>>();
-        let ingress = match &snapshots {
-            Some(snapshots) => snapshots.unreplayed("tokens", stream),
-            None => Ingress::from(stream),
+impl Program {
+    /// With a count at every address, a first snapshot, which is a full one, and tokens on their way.
+    fn new(runtime: &Runtime, case: Case) -> Self {
+        let directory = Directory::new(&case.name.replace(|c: char| !c.is_alphanumeric(), "-"));
+        let store = directory.store();
+        let allocator = Allocator::Thread(Thread::default());
+        let mut worker = Worker::new(WorkerConfig::default(), allocator, Some(Instant::now()));
+        let policy = SnapshotPolicy::new("bench").on_request();
+        let snapshots = case.snapshots.then(|| {
+            let begun = Snapshots::begin(&mut worker, &store, runtime.handle(), &policy);
+            begun.expect("the store is empty")
+        });
+        let shared = Rc::new(Shared {
+            began: Instant::now(),
+            moving: AtomicBool::new(true),
+            first: AtomicU64::new(0),
+            many: case.written,
+            hops: RefCell::default(),
+        });
+        let done: Rc<RefCell<Vec<Done>>> = Rc::default();
+        let heard = Rc::clone(&done);
+        let (input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, stream) = scope.new_input::<Vec<Envelope<Token>>>();
+            let ingress = match &snapshots {
+                Some(snapshots) => snapshots.unreplayed("tokens", stream),
+                None => Ingress::from(stream),
+            };
+            let egresses = ingress.stateful_functions(functions(&shared));
+            let egresses = egresses.expect("it is bound once");
+            if snapshots.is_some() {
+                let done = egresses.snapshots().expect("they are taken");
+                done.inspect(move |done| heard.borrow_mut().push((Instant::now(), done.clone())));
+            }
+            (input, egresses.handle())
+        });
+        let (asked, window) = (Vec::new(), Instant::now());
+        let mut program = Program {
+            case,
+            worker,
+            input,
+            handle,
+            shared,
+            snapshots,
+            done,
+            asked,
+            cuts_before: 0,
+            window,
+            store,
+            _directory: directory,
         };
-        let egresses = ingress.stateful_functions(functions(&shared)).expect("it is bound once");
-        if snapshots.is_some() {
-            let done = egresses.snapshots().expect("they are taken");
-            done.inspect(move |done| heard.borrow_mut().push((Instant::now(), done.clone())));
+        program.fill();
+        program
+    }
+
+    fn fill(&mut self) {
+        let Program { worker, input, handle, shared, .. } = self;
+        for address in 0..ADDRESSES {
+            input.send(COUNTER.message(address, Token::Once));
+            if address % 10_000 == 0 {
+                handle.until_ready(worker).expect("nothing fails");
+            }
         }
-        (input, egresses.handle())
-    });
-    // Every address has a count, and the first cut is a full one.
-    for address in 0..ADDRESSES {
-        input.send(COUNTER.message(address, Token::Once));
-        if address % 10_000 == 0 {
-            handle.until_ready(worker).expect("nothing fails");
-        }
-    }
-    input.flush();
-    while handle.stats().handled < ADDRESSES {
-        worker.step();
-    }
-    if let Some(snapshots) = &snapshots {
-        snapshots.request();
-        while done.borrow().is_empty() {
-            worker.step_or_park(Some(Duration::from_millis(1)));
-        }
-    }
-    for token in 0..IN_FLIGHT {
-        let sent_ns = if token < TIMED { shared.began.elapsed().as_nanos() as u64 } else { 0 };
-        let token = Token::Wandering { draw: token, sent_ns };
-        input.send(COUNTER.message(mix(sent_ns) % ADDRESSES, token));
-    }
-    input.flush();
-    let until = |worker: &mut Worker, end: Instant| {
-        while Instant::now() < end {
+        input.flush();
+        while handle.stats().handled < ADDRESSES {
             worker.step();
         }
-    };
-    until(worker, Instant::now() + Duration::from_millis(500));
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.request();
+            while self.done.borrow().is_empty() {
+                worker.step_or_park(Some(Duration::from_millis(1)));
+            }
+            self.cuts_before = 1;
+        }
+        for token in 0..self.case.tokens {
+            let sent_ns = if token < TIMED { shared.began.elapsed().as_nanos() as u64 } else { 0 };
+            let token = Token::Wandering { draw: token, sent_ns };
+            input.send(COUNTER.message(mix(sent_ns) % ADDRESSES, token));
+        }
+        input.flush();
+        self.go(Duration::from_millis(500), false);
+        self.handle.forget_cut_times();
+        self.shared.hops.borrow_mut().clear();
+    }
 
-    let (began, before) = (Instant::now(), handle.stats().handled);
-    shared.hops.borrow_mut().clear();
-    handle.forget_cut_times();
-    let (mut asked, cuts_before) = (Vec::new(), done.borrow().len());
-    let mut next = began + case.every.map_or(Duration::MAX / 4, |every| every.min(lasts / 8));
-    let window = Cell::new(began);
-    while began.elapsed() < lasts {
-        worker.step();
-        let now = Instant::now();
-        // Where few are written, it is others after each tenth of a second.
-        if now - window.get() >= Duration::from_millis(100) {
-            window.set(now);
-            shared.first.fetch_add(case.written % ADDRESSES, Relaxed);
-        }
-        let open = done.borrow().len() < cuts_before + asked.len();
-        if now >= next && !open {
-            snapshots.iter().for_each(Snapshots::request);
-            asked.push(now);
-            next = now + case.every.expect("cuts are asked for");
+    /// Runs for a time, and counts messages and seconds. Cuts are asked for when they are wanted and due.
+    fn go(&mut self, lasts: Duration, with_cuts: bool) -> Run {
+        let (began, before) = (Instant::now(), self.handle.stats().handled);
+        loop {
+            self.worker.step();
+            let now = Instant::now();
+            // Where few are written, it is others after each tenth of a second.
+            if now - self.window >= Duration::from_millis(100) {
+                self.window = now;
+                self.shared.first.fetch_add(self.case.written % ADDRESSES, Relaxed);
+            }
+            if let Some(every) = self.case.every.filter(|_| with_cuts)
+                && self.asked.last().is_none_or(|last| now - *last >= every)
+                && !self.has_open_cut()
+            {
+                self.snapshots.iter().for_each(Snapshots::request);
+                self.asked.push(now);
+            }
+            if began.elapsed() >= lasts {
+                let messages = self.handle.stats().handled - before;
+                return Run { messages, seconds: began.elapsed().as_secs_f64() };
+            }
         }
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let per_second = (handle.stats().handled - before) as f64 / seconds;
-    let busy = handle.cut_times();
-    let mut hops = std::mem::take(&mut *shared.hops.borrow_mut());
-    while done.borrow().len() < cuts_before + asked.len() {
-        worker.step();
+
+    fn has_open_cut(&self) -> bool {
+        self.done.borrow().len() < self.cuts_before + self.asked.len()
     }
-    shared.moving.store(false, Relaxed);
-    input.close();
-    handle.run(worker).expect("nothing fails");
-    hops.sort_unstable();
-    let cuts = &done.borrow()[cuts_before..cuts_before + asked.len()];
-    let durable = asked.iter().zip(cuts).map(|(asked, (done, _))| *done - *asked);
-    let _ = cuts.iter().map(|(_, done)| done.counts.state).max();
-    Figures {
-        per_second,
-        hop_p50_us: at(&hops, 0.5) / 1e3,
-        hop_p99_us: at(&hops, 0.99) / 1e3,
-        busy_p999_us: busy.percentile(0.999).as_secs_f64() * 1e6,
-        busy_max_us: busy.longest().as_secs_f64() * 1e6,
-        durable_ms: durable.map(|durable| durable.as_secs_f64() * 1e3).collect(),
-        increments: cuts.iter().fold((0, 0), |(bytes, state), (_, done)| {
-            (bytes + done.bytes, state + done.counts.state)
-        }),
-        full_bytes: 0,
-        seconds,
+
+    /// Runs until no cut is open.
+    fn settle(&mut self) {
+        while self.has_open_cut() {
+            self.worker.step();
+        }
+    }
+
+    fn hops(&self) -> Vec<u64> {
+        let mut hops = std::mem::take(&mut *self.shared.hops.borrow_mut());
+        hops.sort_unstable();
+        hops
+    }
+}
+
+/// How much was done in what time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    messages: u64,
+    seconds: f64,
+}
+
+impl Run {
+    fn add(&mut self, other: Run) {
+        self.messages += other.messages;
+        self.seconds += other.seconds;
+    }
+
+    fn per_second(self) -> f64 {
+        self.messages as f64 / self.seconds
     }
 }
 
@@ -316,49 +349,75 @@ fn show(case: &str, metric: &str, value: f64) {
     writeln!(out, "{line}").expect("the standard output is there");
 }
 
-fn mean(values: &[f64]) -> f64 {
-    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+/// Runs a case and its ceiling in turns, so that both meet the same machine, and shows them beside each
+/// other.
+fn compare(runtime: &Runtime, ceiling: &mut Program, case: Case, turn: Duration, turns: u32) {
+    let mut program = Program::new(runtime, case);
+    ceiling.shared.hops.borrow_mut().clear();
+    let (mut without, mut with) = (Run::default(), Run::default());
+    for _ in 0..turns {
+        without.add(ceiling.go(turn / 2, false));
+        with.add(program.go(turn, true));
+        program.settle();
+        without.add(ceiling.go(turn / 2, false));
+    }
+    let ratio = with.per_second() / without.per_second();
+    let (hops, hops_without) = (program.hops(), ceiling.hops());
+    let p99 = |hops: &[u64]| at(hops, 0.99) / 1e3;
+    eprintln!(
+        "{}: {:.2} M messages/s of {:.2} ({ratio:.3}); a hop takes {:.0} us, p99 {:.0} (without: {:.0}, {:.0})",
+        case.name,
+        with.per_second() / 1e6,
+        without.per_second() / 1e6,
+        at(&hops, 0.5) / 1e3,
+        p99(&hops),
+        at(&hops_without, 0.5) / 1e3,
+        p99(&hops_without),
+    );
+    show(case.name, "messages_per_second", with.per_second());
+    show(case.name, "messages_per_second_without", without.per_second());
+    show(case.name, "ratio_to_ceiling", ratio);
+    show(case.name, "hop_p99_us", p99(&hops));
+    show(case.name, "hop_p99_us_without", p99(&hops_without));
+    show_cuts(&program, with.seconds);
+    let list = runtime.block_on(program.store.list()).expect("it can be listed");
+    if let Some(full) = list.iter().flatten().find(|snapshot| snapshot.chain.len() == 1) {
+        show(case.name, "full_bytes_per_address", full.bytes as f64 / ADDRESSES as f64);
+    }
 }
 
-/// Runs a case and its ceiling, and shows them beside each other.
-fn compare(runtime: &Runtime, case: Case, ceiling: &Figures, lasts: Duration) -> Figures {
-    let figures = run(runtime, case, lasts);
-    let ratio = figures.per_second / ceiling.per_second;
-    let cuts = figures.durable_ms.len();
+fn show_cuts(program: &Program, seconds: f64) {
+    let (name, cuts) = (program.case.name, program.asked.len());
+    if cuts == 0 {
+        return;
+    }
+    let done = program.done.borrow();
+    let done = &done[program.cuts_before..];
+    let durable = program.asked.iter().zip(done).map(|(asked, (done, _))| *done - *asked);
+    let durable: f64 = durable.map(|took| took.as_secs_f64()).sum::<f64>() / cuts as f64 * 1e3;
+    let interval = seconds / cuts as f64 * 1e3;
+    let (bytes, state) = done
+        .iter()
+        .fold((0, 0), |(bytes, state), (_, done)| (bytes + done.bytes, state + done.counts.state));
+    let messages: u64 = done.iter().map(|(_, done)| done.counts.queued + done.counts.logged).sum();
+    let per_piece = bytes as f64 / state.max(1) as f64;
+    let busy = program.handle.cut_times();
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
     eprintln!(
-        "{}: {:.2} M messages/s of {:.2} ({ratio:.3}); a hop takes {:.0} us, p99 {:.0} (without: {:.0})",
-        case.name,
-        figures.per_second / 1e6,
-        ceiling.per_second / 1e6,
-        figures.hop_p50_us,
-        figures.hop_p99_us,
-        ceiling.hop_p99_us,
+        "  {cuts} cuts, one every {interval:.0} ms, durable after {durable:.1} ms; an activation is busy \
+         with a cut for {:.0} us at p99.9 and {:.0} at most; {per_piece:.1} bytes for each of {} addresses, \
+         with {} messages on their way",
+        us(busy.percentile(0.999)),
+        us(busy.longest()),
+        state / cuts as u64,
+        messages / cuts as u64,
     );
-    show(case.name, "messages_per_second", figures.per_second);
-    show(case.name, "ratio_to_ceiling", ratio);
-    show(case.name, "hop_p99_us", figures.hop_p99_us);
-    show(case.name, "hop_p99_us_without", ceiling.hop_p99_us);
-    if cuts > 0 {
-        let durable = mean(&figures.durable_ms);
-        let interval = figures.seconds / cuts as f64 * 1e3;
-        let per_piece = figures.increments.0 as f64 / figures.increments.1.max(1) as f64;
-        eprintln!(
-            "  {cuts} cuts, one every {interval:.0} ms, durable after {durable:.1} ms; an activation is \
-             busy with a cut for {:.0} us at p99.9 and {:.0} at most; {per_piece:.1} bytes for each \
-             address written",
-            figures.busy_p999_us, figures.busy_max_us
-        );
-        show(case.name, "cuts", cuts as f64);
-        show(case.name, "interval_ms", interval);
-        show(case.name, "durable_ms", durable);
-        show(case.name, "activation_p999_us", figures.busy_p999_us);
-        show(case.name, "activation_max_us", figures.busy_max_us);
-        show(case.name, "bytes_per_written_address", per_piece);
-    }
-    if figures.full_bytes > 0 {
-        show(case.name, "full_bytes_per_address", figures.full_bytes as f64 / ADDRESSES as f64);
-    }
-    figures
+    show(name, "cuts", cuts as f64);
+    show(name, "interval_ms", interval);
+    show(name, "durable_ms", durable);
+    show(name, "activation_p999_us", us(busy.percentile(0.999)));
+    show(name, "activation_max_us", us(busy.longest()));
+    show(name, "bytes_per_written_address", per_piece);
 }
 
 const SLOW: FunctionType<i64> = FunctionType::new("bench/slow");
@@ -501,34 +560,42 @@ fn restore(runtime: &Runtime, addresses: u64) -> [f64; 2] {
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
-    let (long, short) = match quick {
-        true => (Duration::from_secs(11), Duration::from_secs(3)),
-        false => (Duration::from_secs(31), Duration::from_secs(20)),
-    };
+    let turns = if quick { 1 } else { 5 };
+    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| name.contains(only));
     let runtime = Runtime::new().expect("a runtime can be built");
-    let without = run(&runtime, WITHOUT, short);
-    eprintln!("{}: {:.2} M messages/s", WITHOUT.name, without.per_second / 1e6);
-    show(WITHOUT.name, "messages_per_second", without.per_second);
-    compare(&runtime, NO_CUT, &without, short);
-    compare(&runtime, EVERY_10_S, &without, long);
-    let few = run(&runtime, FEW_WITHOUT, short);
-    compare(&runtime, FEW_EVERY_100_MS, &few, short);
-    compare(&runtime, ALL_EVERY_100_MS, &without, short);
+    let (second, long) = (Duration::from_secs(1), Duration::from_secs(10));
+    let all = [(NO_CUT, second, 4), (EVERY_10_S, long, 1), (ALL_EVERY_100_MS, second, 4)];
+    let few = [(FEW_EVERY_100_MS, second, 4)];
+    for (without, cases) in [(WITHOUT, &all[..]), (FEW_WITHOUT, &few)] {
+        let mut cases = cases.iter().filter(|(case, ..)| wanted(case.name)).peekable();
+        if cases.peek().is_some() {
+            let mut ceiling = Program::new(&runtime, without);
+            for (case, turn, times) in cases {
+                compare(&runtime, &mut ceiling, *case, *turn, times * turns);
+            }
+        }
+    }
 
-    let calls = 1000;
-    let took = with_slow_calls(&runtime, calls);
-    eprintln!("durable after {took:.1} ms while {calls} calls are in flight that take a second");
-    show("calls that take a second", "durable_ms", took);
-
-    let many: &[u64] = if quick { &[ADDRESSES] } else { &[ADDRESSES, 10 * ADDRESSES] };
-    for &addresses in many {
-        for (workers, per_second) in [1, 2].into_iter().zip(restore(&runtime, addresses)) {
-            eprintln!(
-                "{addresses} addresses are restored on {workers} workers at {:.2} M/s",
-                per_second / 1e6
-            );
-            let case = format!("restore {addresses} addresses, {workers} workers");
-            show(&case, "addresses_per_second", per_second);
+    if wanted("calls that take a second") {
+        let calls = 1000;
+        let took = with_slow_calls(&runtime, calls);
+        eprintln!(
+            "durable after {took:.1} ms while {calls} calls are in flight that take a second"
+        );
+        show("calls that take a second", "durable_ms", took);
+    }
+    if wanted("restore") {
+        let many: &[u64] = if quick { &[ADDRESSES] } else { &[ADDRESSES, 10 * ADDRESSES] };
+        for &addresses in many {
+            for (workers, per_second) in [1, 2].into_iter().zip(restore(&runtime, addresses)) {
+                eprintln!(
+                    "{addresses} addresses are restored on {workers} workers at {:.2} M/s",
+                    per_second / 1e6
+                );
+                let case = format!("restore {addresses} addresses, {workers} workers");
+                show(&case, "addresses_per_second", per_second);
+            }
         }
     }
 }
