@@ -124,6 +124,9 @@ pub struct Functions<M, T = u64> {
     pub(crate) at_close: AtClose,
     pub(crate) order: Order,
     pub(crate) runtime: Option<Handle>,
+    /// If a test looks on.
+    #[cfg(feature = "testing")]
+    pub(crate) watch: Option<Rc<crate::dispatch::Watch<M, T>>>,
     mistake: Option<Error>,
 }
 
@@ -140,6 +143,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             at_close: AtClose::Wait,
             order: Order::Arrival,
             runtime: None,
+            #[cfg(feature = "testing")]
+            watch: None,
             mistake: None,
         }
     }

@@ -233,6 +233,12 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
         self.scribe.borrow_mut().complete(self.set, cut, complete);
     }
 
+    /// Whether all is brought back that is to be.
+    #[cfg(feature = "testing")]
+    pub(super) fn is_restored(&self) -> bool {
+        self.restore.is_none()
+    }
+
     /// Brings back what is restored, a part at a time.
     pub(super) fn restore(
         &mut self,

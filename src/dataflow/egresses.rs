@@ -30,7 +30,7 @@ pub(super) fn dead_letters<M>() -> Egress<DeadLetter<M>> {
 }
 
 /// One egress, not yet taken.
-type Batches<'scope, T> = Stream<'scope, T, Vec<Batch>>;
+pub(crate) type Batches<'scope, T> = Stream<'scope, T, Vec<Batch>>;
 
 /// What leaves a set of functions, and the handle on it.
 pub struct Egresses<'scope, T: Timestamp, M> {
@@ -145,6 +145,15 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
     /// The handle on the functions that these egresses leave.
     pub fn handle(&self) -> Handle<T> {
         self.handle.clone()
+    }
+
+    /// The egresses that were not taken, with their names.
+    #[cfg(feature = "testing")]
+    pub(crate) fn rest(&self) -> Vec<(&'static str, Batches<'scope, T>)> {
+        let names = self.bound.iter().map(|egress| egress.name);
+        let mut parts = self.parts.borrow_mut();
+        let rest = names.zip(parts.iter_mut()).map(|(name, part)| Some((name, part.take()?)));
+        rest.flatten().collect()
     }
 
     fn take<E: 'static>(

@@ -30,6 +30,8 @@ pub(super) struct FunctionHandler<M, T: Timestamp> {
     clock: Clock,
     operations: Runner<Result<M, String>>,
     calls: Caller,
+    #[cfg(feature = "testing")]
+    watch: Option<Rc<dispatch::Watch<M, T>>>,
 }
 
 impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
@@ -49,11 +51,25 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         let lost = || Err("the runtime has shut down".to_owned());
         let operations = Runner::new(functions.runtime.clone(), lost);
         let (name, clock) = (functions.name.clone(), functions.clock.clone());
+        #[cfg(feature = "testing")]
+        let watch = functions.watch.clone();
         let mut dispatcher =
             functions.into_dispatcher(names, dead_letters::<M>(), dead_letters_read, worker);
         let cutter =
             cutting.map(|cutting| Cutter::new(cutting, &name, (worker, peers), &mut dispatcher));
-        FunctionHandler { dispatcher, cutter, clock, operations, calls }
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &watch {
+            watch.note(&dispatcher, cutter.as_ref().is_none_or(Cutter::is_restored));
+        }
+        FunctionHandler {
+            dispatcher,
+            cutter,
+            clock,
+            operations,
+            calls,
+            #[cfg(feature = "testing")]
+            watch,
+        }
     }
 }
 
@@ -194,6 +210,10 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
 
     fn poll(&mut self, inbox: &mut Inbox<'_, T, Routed<M>>) -> Result<(), Stopped> {
         self.dispatcher.note_time(self.clock.now_ms());
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            watch.visit(&mut self.dispatcher, &T::minimum());
+        }
         if let Some(cutter) = &mut self.cutter {
             cutter.poll(&mut self.dispatcher)?;
         }
@@ -219,6 +239,11 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         let calls = &mut self.calls;
         self.dispatcher.requests(&mut |key, function, request| calls.add(key, function, &request));
         self.calls.start();
+        #[cfg(feature = "testing")]
+        if let Some(watch) = &self.watch {
+            let is_restored = self.cutter.as_ref().is_none_or(Cutter::is_restored);
+            watch.note(&self.dispatcher, is_restored);
+        }
     }
 
     fn awaits(&self) -> Awaits {

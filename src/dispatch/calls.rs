@@ -217,6 +217,12 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
         }
     }
 
+    /// How many addresses have messages that wait for a call or for its answer.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self) -> usize {
+        self.busy.len()
+    }
+
     fn busy(&self, key: CallKey) -> &Busy<M, T, H> {
         self.busy.get(key).expect("the key names an address that is not idle")
     }

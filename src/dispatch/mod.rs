@@ -51,6 +51,8 @@ pub(crate) use record::{Origin, RecordKind};
 #[cfg(test)]
 pub(crate) use restore::RestoreError;
 pub(crate) use restore::{Back, Restoring};
+#[cfg(feature = "testing")]
+pub(crate) use single::Watch;
 pub use table::Table;
 pub(crate) use types::CutType;
 

@@ -201,6 +201,12 @@ impl<M, H> Operations<M, H> {
         self.slots.end(operation.function);
     }
 
+    /// How many have not ended.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self) -> usize {
+        self.operations.len()
+    }
+
     /// The message that tells that nobody knows what became of an operation.
     #[cfg(feature = "testing")]
     pub(super) fn unknown(&self, key: OperationKey) -> M {

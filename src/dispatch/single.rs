@@ -1,7 +1,12 @@
-//! A function at a time, without a loop: for tests of functions.
+//! A function at a time, without a loop, and looks at the functions of a loop: for tests.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::rc::Rc;
 
 use super::operations::OperationKey;
-use super::{Context, Dispatcher, Entrance, Head, Routed, Surroundings};
+use super::{Context, Dispatcher, Entrance, Head, Place, Routed, Surroundings};
 use crate::address::Address;
 use crate::dead_letter::Reason;
 use crate::function::Code;
@@ -90,5 +95,117 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     pub(crate) fn addresses(&mut self, head: &mut Head) -> (Address, Option<Address>) {
         self.resolve(head);
         (self.names.target(head), self.names.caller(head))
+    }
+
+    /// How many asynchronous operations and calls have not ended.
+    fn under_way(&self) -> usize {
+        self.operations.len() + self.calls.len()
+    }
+
+    fn visit(&mut self, visit: Visit<M, T>, time: &T) {
+        let Visit { address, act, told } = visit;
+        let mut head = self.names.head(address, None);
+        let outside = &mut Nothing { time: time.clone(), did_more: false, held: PhantomData };
+        let result = match self.has_embedded(&mut head) {
+            true => self.act(head, outside, act),
+            false => Err(Reason::NotBound),
+        };
+        told.set(Some(result.map(|()| outside.did_more)));
+    }
+}
+
+/// Something to be done at an address.
+struct Visit<M, T> {
+    address: Address,
+    act: Act<M, T>,
+    /// Whether it did more than look at state and set it, or why it failed.
+    told: Told,
+}
+
+type Act<M, T> = Box<dyn FnOnce(&mut Context<'_, M, T>)>;
+
+/// What a test sees of the functions of a worker while they run, and does at their addresses.
+pub(crate) struct Watch<M, T> {
+    visits: RefCell<VecDeque<Visit<M, T>>>,
+    under_way: Cell<usize>,
+}
+
+impl<M, T> Default for Watch<M, T> {
+    fn default() -> Self {
+        Watch { visits: RefCell::default(), under_way: Cell::new(0) }
+    }
+}
+
+/// Tells, when it was done, whether more was done than to look at state and set it.
+pub(crate) type Told = Rc<Cell<Option<Result<bool, Reason>>>>;
+
+impl<M: 'static, T: Clone + PartialEq + 'static> Watch<M, T> {
+    /// Has something done when the loop comes to it.
+    pub(crate) fn add(&self, address: Address, act: Act<M, T>) -> Told {
+        let told = Told::default();
+        self.visits.borrow_mut().push_back(Visit { address, act, told: Rc::clone(&told) });
+        told
+    }
+
+    /// How many asynchronous operations and calls have not ended.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.get()
+    }
+
+    /// Does what is to be done.
+    pub(crate) fn visit<H>(&self, dispatcher: &mut Dispatcher<M, T, H>, time: &T) {
+        while let Some(visit) = self.visits.borrow_mut().pop_front() {
+            dispatcher.visit(visit, time);
+        }
+    }
+
+    /// Notes what is under way; and so is what is being restored.
+    pub(crate) fn note<H>(&self, dispatcher: &Dispatcher<M, T, H>, is_restored: bool) {
+        self.under_way.set(dispatcher.under_way() + usize::from(!is_restored));
+    }
+}
+
+/// Where nothing can be sent to.
+struct Nothing<T, H> {
+    time: T,
+    did_more: bool,
+    held: PhantomData<H>,
+}
+
+impl<M, T: Clone, H> Surroundings<M, T> for Nothing<T, H> {
+    type Held = H;
+
+    fn time(&self) -> &T {
+        &self.time
+    }
+
+    fn frontier(&self) -> &[T] {
+        &[]
+    }
+
+    fn send(&mut self, _message: Routed<M>) {
+        self.did_more = true;
+    }
+
+    fn hold(&mut self) -> H {
+        unreachable!("no asynchronous operation can be begun here")
+    }
+
+    fn put_off(&mut self, _record: bool) -> H {
+        unreachable!("no message waits")
+    }
+
+    fn resume_first(&mut self, _held: Option<H>, _message: Routed<M>) {
+        unreachable!("no message waits")
+    }
+
+    fn expect_event(&mut self) {
+        self.did_more = true;
+    }
+
+    fn release(&mut self, _held: H) {}
+
+    fn place(&self, _held: &H) -> Place<T> {
+        unreachable!("nothing is held")
     }
 }

@@ -53,6 +53,12 @@ impl<X> Slab<X> {
         self.things.get_mut(number)?.as_mut()
     }
 
+    /// How many there are.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self) -> usize {
+        self.things.len() - self.free.len()
+    }
+
     /// All numbers are below this.
     pub(super) fn end(&self) -> u32 {
         self.things.len() as u32

@@ -30,10 +30,8 @@ use crate::message::Envelope;
 /// const SEEN: ValueSpec<u64> = ValueSpec::new("seen");
 ///
 /// let greeter = Function::new(|context, name: &String| {
-///     let seen = context.update(SEEN, |seen| {
-///         *seen += 1;
-///         *seen
-///     });
+///     context.update(SEEN, |seen| *seen += 1);
+///     let seen = *context.get(SEEN).expect("it was just set");
 ///     context.emit(GREETINGS, format!("Hello {name}, for the {seen}. time"));
 ///     context.send_after(Duration::from_secs(60), GREETER, name.as_str(), name.clone());
 ///     Ok(())

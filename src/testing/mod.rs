@@ -2,12 +2,16 @@
 //! whoever messages come from and go to, are the test's.
 //!
 //! * [`FunctionHarness`] hands one message to one function, and gives what it did as data.
+//! * [`TestProgram`] runs functions in a dataflow that the test steps, with a clock that it turns, frontiers
+//!   that it reads, snapshots, crashes and restarts.
 //!
 //! They are there with the feature `testing`, for `dev-dependencies`.
 
 mod difference;
 mod harness;
 mod invocation;
+mod program;
 
 pub use harness::FunctionHarness;
 pub use invocation::{Delayed, Invocation, Operation};
+pub use program::TestProgram;
