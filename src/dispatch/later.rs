@@ -227,7 +227,7 @@ impl<M> Later<M> {
             return;
         }
         let identity = self.identity(delayed);
-        let bin = placement::bin(placement::hash(&delayed.routed.head.caller)) as u16;
+        let bin = placement::bin(delayed.routed.head.home()) as u16;
         let cuts = self.cuts.as_deref_mut().expect("they are kept");
         cuts.add_tombstone(bin, identity);
     }

@@ -111,6 +111,15 @@ impl Head {
     fn types(&self) -> (TypeIndex, Option<TypeIndex>) {
         (self.target_type, (self.caller_type != NOBODY).then_some(self.caller_type))
     }
+
+    /// The hash that places it while it waits to be sent off: it waits where its sender lives. What nobody
+    /// sent and is an event nevertheless, since that became of it when it was restored, waits where it goes.
+    fn home(&self) -> u64 {
+        match self.caller_type {
+            NOBODY => self.hash,
+            _ => crate::placement::hash(&self.caller),
+        }
+    }
 }
 
 /// Where a message stands in the loop.

@@ -174,8 +174,7 @@ impl<M, T> Pen<M, T> {
             why: Why::Message(why),
         })?;
         let hash = match written.note {
-            // A delayed message waits where its sender lives.
-            Note::Delayed(_) => placement::hash(&written.head.caller),
+            Note::Delayed(_) => written.head.home(),
             _ => written.head.hash,
         };
         Ok(placement::bin(hash) as u16)

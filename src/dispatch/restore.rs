@@ -192,14 +192,6 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
         let Stored { note, target, caller, depth, standing, message, .. } = stored;
         let caller = caller.map_or(Id::from(0), |(_, id)| id);
         let hash = placement::hash(&target);
-        let home = match note {
-            Note::Delayed(_) if caller_type == NOBODY => return Err(damaged("nobody set it")),
-            Note::Delayed(_) => placement::hash(&caller),
-            _ => hash,
-        };
-        if placement::bin(home) != u64::from(bin) {
-            return Err(damaged("it is of another bin"));
-        }
         let names = &dispatcher.names;
         let head = Head {
             target_type,
@@ -212,6 +204,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
             caller,
             names: names.travelling(target_type, caller_type),
         };
+        let home = match note {
+            Note::Delayed(_) => head.home(),
+            _ => hash,
+        };
+        if placement::bin(home) != u64::from(bin) {
+            return Err(damaged("it is of another bin"));
+        }
         if let Note::Delayed(delay) = note {
             if dispatcher.later.is_own(delay.identity.origin) {
                 return Err(damaged("it was set here, where nothing was set yet"));
