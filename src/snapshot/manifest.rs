@@ -23,10 +23,14 @@ pub(crate) fn slot_file(slot: u64) -> String {
     format!("manifest/{slot:020}")
 }
 
+/// No log ever has so many entries. A file with a higher number was put there by somebody else, and there
+/// would be no number after it.
+const SLOTS_MAX: u64 = 1 << 62;
+
 /// The slot whose file this is, if it is one.
 pub(crate) fn slot_of(file: &str) -> Option<u64> {
     let slot = file.strip_prefix("manifest/")?.parse().ok()?;
-    (slot_file(slot) == file).then_some(slot)
+    (slot_file(slot) == file && slot < SLOTS_MAX).then_some(slot)
 }
 
 /// What all entries of the log say.
