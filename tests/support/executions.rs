@@ -62,6 +62,8 @@ pub struct Execution<'w, M: Clone + 'static, E> {
     pub letters: Timed<DeadLetter<M>>,
     /// What was told of snapshots; on worker 0.
     pub done: Rc<RefCell<Vec<SnapshotDone<u64>>>>,
+    /// The frontier of that.
+    pub complete: ProbeHandle<u64>,
     /// Snapshots that are durable, on all workers.
     durable: Arc<AtomicUsize>,
     /// Snapshots that this worker has waited for.
@@ -148,7 +150,7 @@ pub fn run<M: ExchangeData + Clone, E: Clone + 'static, R: Send + 'static>(
         let dataflow = worker.next_dataflow_index();
         let seen = Rc::<RefCell<Vec<_>>>::default();
         let (letters, done) = (Rc::<RefCell<Vec<_>>>::default(), Rc::<RefCell<Vec<_>>>::default());
-        let (input, handle, probe) = worker.dataflow::<u64, _, _>(|scope| {
+        let (input, handle, probe, complete) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<M>>>();
             let ingress = snapshots.replayed("source", stream);
             let egresses = ingress.stateful_functions(functions()).unwrap();
@@ -161,11 +163,11 @@ pub fn run<M: ExchangeData + Clone, E: Clone + 'static, R: Send + 'static>(
                 letters.borrow_mut().push((*time, letter.clone()));
             });
             let (done, durable) = (Rc::clone(&done), Arc::clone(&durable));
-            egresses.snapshots().unwrap().inspect(move |told: &SnapshotDone<u64>| {
+            let told = egresses.snapshots().unwrap().inspect(move |told: &SnapshotDone<u64>| {
                 done.borrow_mut().push(told.clone());
                 durable.fetch_add(1, SeqCst);
             });
-            (input, egresses.handle(), emitted.probe().0)
+            (input, egresses.handle(), emitted.probe().0, told.probe().0)
         });
         let durable = Arc::clone(&durable);
         let (input, waited_for, given) = (Some(input), 0, 0);
@@ -178,6 +180,7 @@ pub fn run<M: ExchangeData + Clone, E: Clone + 'static, R: Send + 'static>(
             seen,
             letters,
             done,
+            complete,
             durable,
             waited_for,
             given,

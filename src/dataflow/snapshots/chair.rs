@@ -148,7 +148,11 @@ impl<T: Timestamp> Chair<T> {
                     // What is complete now is said before it is known to be: the record first.
                     let complete = done.complete.clone();
                     self.bulletin.say(done);
-                    self.bulletin.advance(&complete);
+                    // Where nothing is open any more, the frontier ends with this chair: a last cut may come,
+                    // of which nothing could be told afterwards.
+                    if !complete.is_empty() {
+                        self.bulletin.advance(&complete);
+                    }
                     self.decide(true, base, tell);
                 }
                 Err(error) if error.is_fenced() => {
