@@ -8,8 +8,9 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const MEMBER: &str = "TIMELY_STATEFUN_TEST_MEMBER";
-const GIVEN: &str = "TIMELY_STATEFUN_TEST_GIVEN";
+/// The variables that say which member a process is, and with which words, and what all are given.
+pub const MEMBER: &str = "TIMELY_STATEFUN_TEST_MEMBER";
+pub const GIVEN: &str = "TIMELY_STATEFUN_TEST_GIVEN";
 const PREFIX: &str = "member: ";
 
 /// The configuration of this process, if it was started by [`run`].
