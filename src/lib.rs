@@ -21,6 +21,8 @@ mod functions;
 mod message;
 mod messages;
 mod placement;
+#[cfg(statefun_planted)]
+mod planted;
 mod records;
 mod remote;
 mod retry;

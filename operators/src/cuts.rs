@@ -73,6 +73,8 @@ impl Cuts {
     /// Closes and returns the open cut if all of it is written and nothing white for it can arrive any
     /// more, given the lowest count that still can; `None` when nothing can arrive at all.
     pub(crate) fn close(&mut self, lowest: Option<u64>) -> Option<u64> {
+        #[cfg(statefun_planted)]
+        let lowest = crate::planted::lowest(lowest);
         let open = self.open.as_ref()?;
         if !open.written || lowest.is_some_and(|count| count < open.cut) {
             return None;

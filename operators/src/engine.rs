@@ -317,6 +317,8 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
     /// Logs a message for the open cut if it is white for it.
     #[inline]
     fn log(&mut self, sender: u64, place: Place<'_, T>, message: &H::Message) {
+        #[cfg(statefun_planted)]
+        let sender = crate::planted::sender(sender);
         if let Some(k) = self.cuts.white_for(sender) {
             self.handler.log(k, place, message);
             self.complete.insert_ref(place.time);

@@ -520,6 +520,8 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             let after = Turn::after_cut(if capabilities_stay { 0 } else { engine.cuts.taken() });
             #[cfg(not(test))]
             let after = Turn::after_cut(engine.cuts.taken());
+            #[cfg(statefun_planted)]
+            let after = Turn::after_cut(crate::planted::after(after.cuts));
             holdings.raise(after);
             if let Some(link) = &link {
                 link.ask(engine.cuts.taken());

@@ -40,6 +40,8 @@ mod keyed_loop;
 mod live_times;
 mod members;
 mod part;
+#[cfg(statefun_planted)]
+mod planted;
 mod positions;
 mod record;
 mod restore;

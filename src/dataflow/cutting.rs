@@ -265,6 +265,8 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
                 // Then what was emitted to egresses whose records are kept.
                 None if dispatcher.bring_back(&T::minimum(), BACK_AT_ONCE) => Ok(Work::More),
                 None => {
+                    #[cfg(statefun_planted)]
+                    crate::planted::reach("restored");
                     self.restore = None;
                     Ok(Work::Done)
                 }

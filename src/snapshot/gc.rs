@@ -50,6 +50,8 @@ impl Garbage {
     ) -> Result<Collected, SnapshotError> {
         let mut collected = Collected::default();
         let Some(last) = log.last() else { return Ok(collected) };
+        #[cfg(statefun_planted)]
+        crate::planted::reach("collecting");
         let files = log.files().clone();
         let listed = files.list("manifest").await?;
         let mut slots: BTreeSet<u64> = listed.iter().filter_map(|file| slot_of(file)).collect();
@@ -69,6 +71,8 @@ impl Garbage {
         for manifest in &manifests {
             // One by one, so that those that are left begin somewhere and have no gap.
             files.delete(std::slice::from_ref(manifest)).await?;
+            #[cfg(statefun_planted)]
+            crate::planted::reach("manifest-deleted");
             slots.remove(&slot_of(manifest).expect("it was made of a slot"));
         }
         collected.manifests = manifests.len();
@@ -99,6 +103,10 @@ impl Garbage {
         if collected.held_back.is_none() {
             let parts = self.over(&unnamed, now_ms, grace_ms);
             files.delete(&parts).await?;
+            #[cfg(statefun_planted)]
+            if !parts.is_empty() {
+                crate::planted::reach("parts-deleted");
+            }
             collected.parts = parts.len();
             let directory =
                 |file: &String| file.rsplit_once('/').map(|(above, _)| above.to_owned());

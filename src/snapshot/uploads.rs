@@ -73,6 +73,8 @@ impl Uploads {
             let _turn = turns.acquire().await;
             // A runtime that shuts down meanwhile stores nothing any more.
             if let Ok(part) = spawn_blocking(|| gathered.part()).await {
+                #[cfg(statefun_planted)]
+                ending.tell_early(&part).await;
                 ending.end_with(store(&files, part).await);
             }
         });
@@ -127,7 +129,12 @@ impl Drop for Uploads {
 
 async fn store(files: &Files, part: Part) -> Result<PartEntry, SnapshotError> {
     let file = part.entry.name.to_string();
-    match files.create(&file, part.bytes.clone()).await? {
+    #[cfg(statefun_planted)]
+    crate::planted::reach("part-begun");
+    let created = files.create(&file, part.bytes.clone()).await?;
+    #[cfg(statefun_planted)]
+    crate::planted::reach("part-stored");
+    match created {
         Created::New => Ok(part.entry),
         // The reply was lost, but not the part: nobody else makes parts of this name.
         Created::Exists => match files.read(&file, part.entry.bytes).await? {
@@ -152,6 +159,19 @@ struct Ending {
 impl Ending {
     fn end_with(&mut self, outcome: Result<PartEntry, SnapshotError>) {
         self.outcome = Some(outcome);
+    }
+}
+
+#[cfg(statefun_planted)]
+impl Ending {
+    /// `manifest-first`: says that a part is stored long before it is.
+    async fn tell_early(&mut self, part: &Part) {
+        if crate::planted::is("manifest-first")
+            && let Some(told) = self.told.take()
+        {
+            told(Ok(part.entry.clone()));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     }
 }
 

@@ -189,6 +189,8 @@ impl<T: Timestamp> Chair<T> {
         open.stage = Stage::Telling { fate, heard: 0 };
         self.base = base;
         tell(News::Fate(fate));
+        #[cfg(statefun_planted)]
+        crate::planted::reach("fate-told");
     }
 
     fn heard(&mut self, cut: u64) {

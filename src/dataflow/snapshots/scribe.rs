@@ -146,6 +146,8 @@ impl<T: Timestamp> Scribe<T> {
             return None;
         }
         if self.open.as_ref().is_none_or(|open| open.cut != cut) {
+            #[cfg(statefun_planted)]
+            crate::planted::reach("cut-taken");
             let first =
                 PartName { execution: self.execution, cut, worker: self.worker as u32, index: 0 };
             self.open = Some(Open {
@@ -285,6 +287,8 @@ impl<T: Timestamp> Scribe<T> {
             counts: open.counts,
         };
         self.council.tell(0, News::Written { cut: open.cut, written: Ok(written) });
+        #[cfg(statefun_planted)]
+        crate::planted::reach("written-told");
     }
 
     /// Takes in what has happened meanwhile. Called by each set whenever its loop is activated.
@@ -337,6 +341,8 @@ impl<T: Timestamp> Scribe<T> {
     }
 
     fn hear(&mut self, fate: Fate) {
+        #[cfg(statefun_planted)]
+        crate::planted::reach("fate-heard");
         let Fate { cut, committed, base } = fate;
         (self.base, self.open, self.over) = (base, None, cut);
         self.noted = self.noted.split_off(&(cut + 1));

@@ -1,0 +1,27 @@
+//! Bugs that are planted, so that tests can be seen to fail: only in builds with `--cfg statefun_planted`,
+//! which no normal build has.
+//!
+//! `STATEFUN_PLANTED` names the one that is there. This file knows no loop.
+
+use std::sync::OnceLock;
+
+fn is(bug: &str) -> bool {
+    static PLANTED: OnceLock<Option<String>> = OnceLock::new();
+    let planted = PLANTED.get_or_init(|| std::env::var("STATEFUN_PLANTED").ok());
+    planted.as_deref() == Some(bug)
+}
+
+/// How many cuts the sender of a message had taken. `no-log`: so many that nothing is white.
+pub(crate) fn sender(cuts: u64) -> u64 {
+    if is("no-log") { u64::MAX } else { cuts }
+}
+
+/// The cuts after which a worker sends from now on. `no-downgrade`: it may still send before all of them.
+pub(crate) fn after(cuts: u64) -> u64 {
+    if is("no-downgrade") { 0 } else { cuts }
+}
+
+/// The lowest count that can still arrive. `no-wait`: none is waited for.
+pub(crate) fn lowest(count: Option<u64>) -> Option<u64> {
+    count.filter(|_| !is("no-wait"))
+}
