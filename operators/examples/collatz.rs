@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::{Input, Inspect};
 use timely_statefun_operators::{
-    Demux, Handler, Ingress, LoopConfig, Outbox, Place, Verdict, keyed_loop,
+    Announcement, Demux, Handler, Ingress, LoopConfig, Outbox, Place, Verdict, keyed_loop,
 };
 
 const CHAINS_PER_WORKER: u64 = 20_000;
@@ -141,7 +141,7 @@ fn main() {
         if index == 0 {
             // Somewhere in the middle: a chain takes about a hundred steps.
             handle.run_while(worker, || handle.stats().handled < 20 * CHAINS_PER_WORKER).unwrap();
-            cuts.send(1);
+            cuts.send(Announcement::cut(1));
         }
         cuts.close();
         handle.run(worker).expect("no chain overflows");

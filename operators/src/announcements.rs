@@ -1,20 +1,42 @@
 //! How gates and loops learn which cuts to take.
 //!
-//! The numbers come over a stream that reaches all workers and is connected to none of their outputs, so
+//! They are told over a stream that reaches all workers and is connected to none of their outputs, so
 //! no frontier that a program looks at waits for it.
 
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
 use timely::dataflow::operators::vec::Broadcast;
-use timely::progress::Timestamp;
+use timely::progress::{Antichain, Timestamp};
 
 use crate::members::{Member, Members};
 
-/// The numbers of cuts to take, from whoever decides. They must rise; a number already passed is
-/// ignored. Records are wanted from one worker only and reach all. A cut that is not complete on every
-/// worker when the next is announced is abandoned where it is not.
-pub type Announcements<'scope, T> = Stream<'scope, T, Vec<u64>>;
+/// What gates and loops are told of cuts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Announcement<T> {
+    /// To take a cut.
+    Cut {
+        /// Its number, above all before it: a number already passed is ignored. A cut that is not complete
+        /// on every worker when the next is announced is abandoned where it is not.
+        cut: u64,
+        /// Whether the alignment that is under way ends with it.
+        aligned: bool,
+    },
+    /// To let in nothing that is at or after an element of this until the next aligned cut, which is to be
+    /// announced when ingress has come to it.
+    Align(Antichain<T>),
+}
+
+impl<T> Announcement<T> {
+    /// To take a cut, whatever else is under way.
+    pub fn cut(cut: u64) -> Self {
+        Announcement::Cut { cut, aligned: false }
+    }
+}
+
+/// What whoever decides announces, in order. Records are wanted from one worker only and reach all.
+pub type Announcements<'scope, T> = Stream<'scope, T, Vec<Announcement<T>>>;
 
 /// The cuts that loops take: those that a [decider announces](crate::Decider::announce), or those of a
 /// stream of the program's own.

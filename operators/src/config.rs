@@ -22,7 +22,8 @@ pub struct LoopConfig {
     /// park, in programs of several workers: waking a parked thread takes longer than a hop. Default
     /// 20 µs; zero to park at once.
     pub spin: Duration,
-    /// Records each gate may have admitted for each worker and not yet seen handled there. Default
+    /// Records each gate may have admitted for each worker and not yet seen handled there, and how many
+    /// it may hold back for an aligned cut and be [ready](crate::LoopHandle::ready) for more. Default
     /// 65,536; at least 1.
     pub gate_credit_records: usize,
     /// Bytes waiting on one worker above which every gate stops admitting, until they are below

@@ -5,7 +5,8 @@
 //! says on which side of a cut a record is, by its own count of cuts, and a cut can be taken between
 //! any two records whatever their times are. What it holds back is in no cut.
 //!
-//! Records leave in the order in which they came.
+//! Records leave in the order in which they came, but for those that must wait for an
+//! [aligned](mod@crate::alignment) cut: others pass them.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,6 +21,8 @@ use timely::progress::operate::FrontierInterest;
 use timely::progress::{Antichain, Timestamp};
 use timely::scheduling::Activator;
 
+use crate::alignment::Alignment;
+use crate::announcements::Announcement;
 use crate::batch::Batch;
 use crate::config::{LoopConfig, Order};
 use crate::handle::{GateState, Shared};
@@ -47,7 +50,7 @@ pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) keyed_loop: Activator,
     pub(crate) ingress: Stream<'scope, LoopTime<T>, Vec<D>>,
     pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<T, F>>>,
-    pub(crate) cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
+    pub(crate) cuts: Option<Stream<'scope, LoopTime<T>, Vec<Announcement<T>>>>,
 }
 
 /// The outputs of a gate: the records it admits, and a stream without records whose frontier is
@@ -103,7 +106,7 @@ where
     builder.build(move |born| {
         // A gate's hops are none, in either order.
         let mut holdings = Holdings::<T, 2>::born(born, Order::Arrival);
-        let mut gate = Gate::<T, H::Message>::new(credit, peers, order);
+        let mut gate = Gate::<T, H::Message>::new(credit, peers, order, announcements.is_some());
         let mut cuts = cuts_before;
         let mut admitted = 0;
         move |frontiers| {
@@ -113,15 +116,21 @@ where
                 }
             });
             if let Some(announcements) = &mut announcements {
-                announcements.for_each(|_, numbers| {
-                    for number in numbers.drain(..) {
-                        if number > cuts {
-                            cuts = number; // STEP 1: what is admitted from here on is red.
-                            on_cut(AtCut {
-                                cut: cuts,
-                                records: admitted,
-                                positions: noted.positions(),
-                            });
+                announcements.for_each(|_, announced| {
+                    for announcement in announced.drain(..) {
+                        match announcement {
+                            Announcement::Align(frontier) => gate.align(frontier),
+                            Announcement::Cut { cut, aligned } if cut > cuts => {
+                                cuts = cut; // STEP 1: what is admitted from here on is red.
+                                let aligned = aligned.then(|| gate.end_alignment()).flatten();
+                                on_cut(AtCut {
+                                    cut,
+                                    records: admitted,
+                                    positions: noted.positions(),
+                                    aligned,
+                                });
+                            }
+                            Announcement::Cut { .. } => {}
                         }
                     }
                 });
@@ -155,6 +164,7 @@ where
                     let position = position.as_ref().and_then(|position| position(&datum));
                     if position.is_some_and(|position| replayed.contains(position)) {
                         skipped += 1;
+                        gate.alignment.note(&time);
                         continue;
                     }
                     gate.offer(&time, position, convert(datum), kind, &mut send);
@@ -163,7 +173,7 @@ where
             batch.flush();
             drop(output);
 
-            state.held_back.set(gate.held_back.len());
+            state.held_back.set(gate.held_back.len() + gate.later.len().saturating_sub(credit));
             shared.update(|stats| {
                 stats.admitted += admitted - admitted_before;
                 stats.skipped += skipped;
@@ -222,18 +232,23 @@ struct Gate<T, M> {
     stopped: bool,
     /// In the order in which they came, or in that of their times.
     held_back: VecDeque<HeldBack<M>>,
+    alignment: Alignment<T>,
+    /// Those that wait for an aligned cut, in the order in which they came.
+    later: VecDeque<HeldBack<M>>,
     order: Order,
     times: LiveTimes<T>,
 }
 
 impl<T: Timestamp, M> Gate<T, M> {
-    fn new(credit: usize, peers: usize, order: Order) -> Self {
+    fn new(credit: usize, peers: usize, order: Order, cuts: bool) -> Self {
         Gate {
             credit: vec![credit; peers],
             paused: vec![Pause::No; peers],
             classes: Vec::new(),
             stopped: false,
             held_back: VecDeque::new(),
+            alignment: Alignment::new(cuts),
+            later: VecDeque::new(),
             order,
             times: LiveTimes::new(),
         }
@@ -263,7 +278,12 @@ impl<T: Timestamp, M> Gate<T, M> {
 
     /// Whether some worker wants nothing of this time now.
     fn is_after_pause(&self, time: &T) -> bool {
-        let after = |pause: &Pause<T>| matches!(pause, Pause::After(up_to) if time > up_to);
+        // Where the worker waits for what may wait here for an aligned cut, what the cut waits for must
+        // pass, or each would wait for the other.
+        let after = |pause: &Pause<T>| match pause {
+            Pause::After(up_to) => time > up_to && !self.alignment.keeps_out_up_to(up_to),
+            _ => false,
+        };
         self.order == Order::Time && self.paused.iter().any(after)
     }
 
@@ -276,6 +296,7 @@ impl<T: Timestamp, M> Gate<T, M> {
             && !self.is_class_shut(kind, message);
         if may {
             self.credit[target] -= 1;
+            self.alignment.note(time);
         }
         may
     }
@@ -297,6 +318,10 @@ impl<T: Timestamp, M> Gate<T, M> {
         kind: Kind<M>,
         send: &mut impl FnMut(&T, Option<Position>, M),
     ) {
+        if self.alignment.keeps_out(time) {
+            let held = self.hold_back(time, position, message);
+            return self.later.push_back(held);
+        }
         // In the order of time, an earlier record must not wait behind a later one, which may wait
         // for what the earlier one causes.
         let at = match self.order {
@@ -308,10 +333,37 @@ impl<T: Timestamp, M> Gate<T, M> {
         if at == 0 && self.admit(kind, time, &message) {
             send(time, position, message);
         } else {
-            let index = self.times.index_of(time);
-            self.times.add(index, 1);
-            self.held_back.insert(at, HeldBack { time: index, position, message });
+            let held = self.hold_back(time, position, message);
+            self.held_back.insert(at, held);
         }
+    }
+
+    fn hold_back(&mut self, time: &T, position: Option<Position>, message: M) -> HeldBack<M> {
+        let index = self.times.index_of(time);
+        self.times.add(index, 1);
+        HeldBack { time: index, position, message }
+    }
+
+    /// Begins to hold back what is at or after an element of a frontier, also of what waits already: the
+    /// rest must not wait behind it.
+    fn align(&mut self, frontier: Antichain<T>) {
+        self.end_alignment();
+        self.alignment.begin(frontier);
+        let Gate { alignment, times, .. } = self;
+        let keeps_out = |held: &HeldBack<M>| alignment.keeps_out(times.time(held.time));
+        (self.later, self.held_back) = self.held_back.drain(..).partition(keeps_out);
+    }
+
+    /// Has what waited for the aligned cut wait like all else, behind what came before it. Says whether
+    /// nothing that should have waited had passed, if anything was to wait.
+    fn end_alignment(&mut self) -> Option<bool> {
+        self.held_back.append(&mut self.later);
+        if self.order == Order::Time {
+            let times = &self.times;
+            let waiting = self.held_back.make_contiguous();
+            waiting.sort_by(|one, other| times.time(one.time).cmp(times.time(other.time)));
+        }
+        self.alignment.end()
     }
 
     /// Lets what waits pass, in order, up to the first record that may not.
@@ -351,7 +403,7 @@ mod tests {
 
     #[test]
     fn records_pass_in_order_as_far_as_credit_goes() {
-        let mut gate = Gate::<u64, u64>::new(2, 2, Order::Arrival);
+        let mut gate = Gate::<u64, u64>::new(2, 2, Order::Arrival, true);
         assert_eq!(offer(&mut gate, [0, 2, 4, 1]), [0, 2], "1 must not overtake 4");
         assert_eq!(gate.held_back.len(), 2);
         gate.hear(0, Signal::<u64, ()>::Credit { gate: 1, by: 0, records: 9 });
@@ -366,7 +418,7 @@ mod tests {
 
     #[test]
     fn one_worker_without_room_shuts_the_gate_for_all() {
-        let mut gate = Gate::<u64, u64>::new(8, 2, Order::Arrival);
+        let mut gate = Gate::<u64, u64>::new(8, 2, Order::Arrival, true);
         gate.hear(0, Signal::<u64, ()>::Pause { by: 0, up_to: None });
         gate.hear(0, Signal::<u64, ()>::Pause { by: 1, up_to: None });
         gate.hear(0, Signal::<u64, ()>::Resume { by: 0 });
@@ -382,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_class_is_held_back_as_long_as_any_worker_wants_it() {
-        let mut gate = Gate::<u64, u64>::new(8, 2, Order::Arrival);
+        let mut gate = Gate::<u64, u64>::new(8, 2, Order::Arrival, true);
         let class = |by, held_back| Signal::<u64, ()>::Class { by, class: 3, held_back };
         gate.hear(0, class(0, true));
         gate.hear(0, class(1, true));
@@ -400,7 +452,7 @@ mod tests {
     /// Otherwise a record that others wait for could wait behind those that wait for it.
     #[test]
     fn in_the_order_of_time_early_records_pass_late_ones_that_are_held_back() {
-        let mut gate = Gate::<u64, u64>::new(8, 1, Order::Time);
+        let mut gate = Gate::<u64, u64>::new(8, 1, Order::Time, true);
         gate.hear(0, Signal::<u64, ()>::Pause { by: 0, up_to: Some(5) });
         let mut passed = Vec::new();
         for (time, message) in [(9, 90), (5, 50), (7, 70), (9, 91), (3, 30)] {
@@ -412,5 +464,73 @@ mod tests {
         gate.hear(0, Signal::<u64, ()>::Resume { by: 0 });
         gate.release(KIND, &mut |time, _, m| passed.push((*time, m)));
         assert_eq!(passed[2..], [(7, 70), (9, 90), (9, 91)]);
+    }
+
+    /// What a gate lets pass, with times.
+    fn release<T: Timestamp>(gate: &mut Gate<T, u64>) -> Vec<(T, u64)> {
+        let mut passed = Vec::new();
+        gate.release(KIND, &mut |time, _, m| passed.push((time.clone(), m)));
+        passed
+    }
+
+    #[test]
+    fn what_comes_before_an_aligned_cut_passes_what_waits_for_it() {
+        for order in [Order::Arrival, Order::Time] {
+            let mut gate = Gate::<u64, u64>::new(1, 1, order, true);
+            let mut passed = Vec::new();
+            let mut offer = |gate: &mut Gate<u64, u64>, time, message| {
+                gate.offer(&time, None, message, KIND, &mut |time, _, m| passed.push((*time, m)));
+            };
+            // No more credit after the first.
+            for (time, message) in [(2, 20), (7, 70), (4, 40)] {
+                offer(&mut gate, time, message);
+            }
+            gate.align(Antichain::from_elem(5));
+            for (time, message) in [(9, 90), (3, 30), (5, 50), (9, 91), (8, 80)] {
+                offer(&mut gate, time, message);
+            }
+            assert_eq!(passed, [(2, 20)]);
+            assert_eq!(gate.settle(), [3]);
+            gate.hear(0, Signal::<u64, ()>::Credit { gate: 0, by: 0, records: 8 });
+            let early = match order {
+                Order::Arrival => [(4, 40), (3, 30)],
+                Order::Time => [(3, 30), (4, 40)],
+            };
+            assert_eq!(release(&mut gate), early, "nothing at or after 5");
+            assert_eq!(gate.settle(), [5]);
+            assert_eq!(gate.later.len(), 5);
+            assert_eq!(gate.end_alignment(), Some(true));
+            let late = match order {
+                Order::Arrival => [(7, 70), (9, 90), (5, 50), (9, 91), (8, 80)],
+                Order::Time => [(5, 50), (7, 70), (8, 80), (9, 90), (9, 91)],
+            };
+            assert_eq!(release(&mut gate), late);
+            gate.align(Antichain::from_elem(5));
+            assert_eq!(gate.end_alignment(), Some(false), "more has passed");
+            assert_eq!(gate.settle(), &[] as &[u64]);
+            assert_eq!(gate.end_alignment(), None);
+        }
+    }
+
+    /// A worker has been given something at (0, 7), and is too full to be given more than it needs to go
+    /// on. It needs (0, 6), which waits for the aligned cut. The cut waits for (1, 0).
+    #[test]
+    fn in_the_order_of_time_an_aligned_cut_and_a_full_worker_do_not_wait_for_each_other() {
+        let at = |one: u64, other: u64| Product::new(one, other);
+        let mut gate = Gate::<Product<u64, u64>, u64>::new(8, 1, Order::Time, true);
+        gate.align(Antichain::from_elem(at(0, 5)));
+        let full = |up_to| Signal::<_, ()>::Pause { by: 0, up_to: Some(up_to) };
+        gate.hear(0, full(at(0, 7)));
+        let mut passed = Vec::new();
+        for (time, message) in [(at(0, 6), 6), (at(1, 0), 10)] {
+            gate.offer(&time, None, message, KIND, &mut |_, _, m| passed.push(m));
+        }
+        assert_eq!(passed, [10]);
+        // One that waits for nothing that is kept out here is obeyed.
+        gate.hear(0, full(at(0, 4)));
+        gate.offer(&at(2, 0), None, 20, KIND, &mut |_, _, m| passed.push(m));
+        assert_eq!(passed, [10]);
+        gate.hear(0, Signal::<_, ()>::Resume { by: 0 });
+        assert_eq!(release(&mut gate), [(at(2, 0), 20)]);
     }
 }

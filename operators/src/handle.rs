@@ -41,7 +41,7 @@ pub struct LoopStats {
 
 #[derive(Default)]
 pub(crate) struct GateState {
-    /// Records held back.
+    /// Records held back, but for as many as may wait for an aligned cut.
     pub(crate) held_back: Cell<usize>,
     /// Whether some worker has no room or the loop has stopped.
     pub(crate) shut: Cell<bool>,
@@ -95,6 +95,10 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     /// calls [`until_ready`](Self::until_ready) before it sends each batch keeps the loop in bounded
     /// memory: on top of what the [limits](crate::LoopConfig) allow there is never more than one
     /// batch per gate.
+    ///
+    /// What waits for an [aligned](crate::CutControl::request_aligned) cut is within the limits as long as it
+    /// is no more than a gate's [credit](crate::LoopConfig::gate_credit_records). If it is more, the cut waits
+    /// for ingress that lags: that must be fed whether or not the loop is ready.
     pub fn ready(&self) -> bool {
         let gates = self.shared.gates.borrow();
         gates.iter().all(|gate| gate.held_back.get() == 0 && !gate.shut.get())

@@ -79,7 +79,7 @@ use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
 use timely::progress::{Antichain, Timestamp};
 
-use crate::announcements::Cuts;
+use crate::announcements::{Announcement, Cuts};
 use crate::batch::Batch;
 use crate::config::{LoopConfig, Order};
 use crate::engine::{Engine, Pressure};
@@ -136,7 +136,9 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
     /// a restored cut contains.
     ///
     /// Positions must rise within a partition, in the order in which its records come to one gate. In the
-    /// [order of time](Order::Time) their times must not go back meanwhile.
+    /// [order of time](Order::Time), and where [aligned](crate::CutControl::request_aligned) cuts are
+    /// taken, their times must not go back meanwhile: the time of each is at or after that of the one
+    /// before.
     #[must_use]
     pub fn positions(
         mut self,
@@ -364,7 +366,7 @@ struct LoopEnds<'scope, T: Timestamp, H: Handler<T>> {
     ingress: Stream<'scope, LoopTime<T>, Vec<Admitted<T, H::Message>>>,
     returned: Stream<'scope, LoopTime<T>, Vec<Record<T, H::Message>>>,
     heard: Stream<'scope, LoopTime<T>, Vec<Addressed<T, H::Failure>>>,
-    cuts: Option<Stream<'scope, LoopTime<T>, Vec<u64>>>,
+    cuts: Option<Stream<'scope, LoopTime<T>, Vec<Announcement<T>>>>,
     records: Output<T, Vec<Record<T, H::Message>>>,
     outputs: Output<T, Vec<H::Output>>,
     signals: Output<T, Vec<Addressed<T, H::Failure>>>,
@@ -489,9 +491,13 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             }
             // STEP 2: take what is announced.
             if let Some(announcements) = &mut announcements {
-                announcements.for_each(|_, cuts| {
-                    for cut in cuts.drain(..) {
-                        engine.take_cut(cut);
+                announcements.for_each(|_, announced| {
+                    for announcement in announced.drain(..) {
+                        match announcement {
+                            Announcement::Cut { cut, .. } => engine.take_cut(cut),
+                            // This is for the gates.
+                            Announcement::Align(_) => {}
+                        }
                     }
                 });
             }
@@ -746,7 +752,7 @@ mod tests {
             };
             let (mut input, mut cuts, handle) = worker.dataflow::<u64, _, _>(|scope| {
                 let (input, stream) = scope.new_input::<Vec<u64>>();
-                let (cuts, announced) = scope.new_input::<Vec<u64>>();
+                let (cuts, announced) = scope.new_input::<Vec<Announcement<u64>>>();
                 let (_, handle) = stream.keyed_loop("wheel", config, Some(announced.into()), Wheel);
                 (input, cuts, handle)
             });
@@ -754,7 +760,7 @@ mod tests {
             for step in 0..3000 {
                 input.advance_to(step + 1);
                 if step % 500 == 250 && step / 500 < 3 {
-                    cuts.send(step / 500 + 1);
+                    cuts.send(Announcement::cut(step / 500 + 1));
                     cuts.flush();
                 }
                 worker.step();

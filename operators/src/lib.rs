@@ -6,7 +6,7 @@
 //!   *cut* while it runs: each cut is a consistent line through all workers and every message in
 //!   flight, and nothing waits for it.
 //! * the loop's gates, which admit ingress as long as there is room: [`LoopHandle::ready`].
-//! * [`Decider`]: when cuts are taken, one at a time.
+//! * [`Decider`]: when cuts are taken, one at a time, by any number of loops.
 //! * [`Hold`]: what leaves a loop, or a part of it, is kept until its cut counts.
 //! * [`council`]: news between workers, beside the dataflow.
 //! * [`bulletin`]: a stream of what somebody says, with a frontier that they set.
@@ -19,6 +19,7 @@
 //! work for, so that batches stay large however many ingress times are alive.
 #![doc(html_root_url = "https://docs.rs/timely-statefun-operators")]
 
+mod alignment;
 mod announcements;
 mod batch;
 mod bulletin;
@@ -50,7 +51,7 @@ mod turn;
 mod waker;
 mod walk;
 
-pub use announcements::{Announcements, Cuts};
+pub use announcements::{Announcement, Announcements, Cuts};
 pub use bulletin::{Bulletin, bulletin};
 pub use config::{LoopConfig, Order};
 pub use council::{Council, council};

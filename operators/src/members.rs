@@ -14,6 +14,8 @@ pub(crate) struct Members<T> {
     all: RefCell<Vec<Rc<State<T>>>>,
     /// The highest cut that one of them had taken before it was built.
     taken: Cell<u64>,
+    /// Whether the decider wants to know of every step of ingress, and not only that it has closed.
+    watched: Cell<bool>,
     decider: Activator,
 }
 
@@ -28,7 +30,8 @@ struct State<T> {
 impl<T: Timestamp> Members<T> {
     /// None yet, for a decider that is activated when they have something to tell.
     pub(crate) fn of(decider: Activator) -> Rc<Self> {
-        Rc::new(Members { all: RefCell::default(), taken: Cell::new(0), decider })
+        let (taken, watched) = (Cell::new(0), Cell::new(false));
+        Rc::new(Members { all: RefCell::default(), taken, watched, decider })
     }
 
     /// Adds a loop. It is not over before it has said so, which it can do once it was scheduled.
@@ -51,6 +54,17 @@ impl<T: Timestamp> Members<T> {
     /// Whether all ingress of all has closed.
     pub(crate) fn have_closed(&self) -> bool {
         self.all.borrow().iter().all(|state| state.ingress.borrow().is_empty())
+    }
+
+    /// Whether nothing more can come to any of them that is not at or after an element of a frontier.
+    pub(crate) fn have_reached(&self, frontier: &Antichain<T>) -> bool {
+        let all = self.all.borrow();
+        all.iter().all(|state| state.ingress.borrow().iter().all(|time| frontier.less_equal(time)))
+    }
+
+    /// Whether the decider is to be activated at every step of ingress.
+    pub(crate) fn watch(&self, watch: bool) {
+        self.watched.set(watch);
     }
 
     /// Whether all are over. If there are none, they are.
@@ -77,7 +91,7 @@ impl<T: Timestamp> Member<T> {
         let state = &self.state;
         if *state.ingress.borrow() != *ingress {
             state.ingress.borrow_mut().clone_from(ingress);
-            if ingress.is_empty() {
+            if ingress.is_empty() || self.members.watched.get() {
                 self.members.decider.activate();
             }
         }

@@ -17,6 +17,10 @@ pub struct AtCut<'a> {
     /// The last position that was admitted of each partition, or that the gate began after. What the
     /// gate held back is not among them.
     pub positions: &'a Positions,
+    /// None unless the cut is [aligned](crate::CutControl::request_aligned). Then, whether it contains of
+    /// this gate exactly what is not at or after the frontier: not if the gate had let in something that is.
+    /// Of what a restored cut contained it knows what its source has replayed and the gate skipped by then.
+    pub aligned: Option<bool>,
 }
 
 /// A partition, and a position in it.

@@ -100,7 +100,7 @@ struct Shared<T> {
     said: Mutex<BTreeMap<u64, Said<T>>>,
     /// After how many cuts something left, and at which time.
     left: Mutex<Vec<(u64, T)>>,
-    control: CutControl,
+    control: CutControl<T>,
 }
 
 struct Wanderers<T> {

@@ -24,8 +24,8 @@ use timely::dataflow::operators::{Exchange, Input, Inspect, Probe};
 use timely::progress::Timestamp;
 use timely::progress::timestamp::Refines;
 use timely_statefun_operators::{
-    Handler, Ingress, LoopConfig, LoopStats, Outbox, Place, Places, Verdict, Weight, Work,
-    keyed_loop,
+    Announcement, Handler, Ingress, LoopConfig, LoopStats, Outbox, Place, Places, Verdict, Weight,
+    Work, keyed_loop,
 };
 
 const ADDRESSES: u64 = 64;
@@ -270,7 +270,7 @@ fn run<T: Times>(config: timely::Config, kind: Kind, special: Special) -> Run {
         let ((mut input, mut now), (mut control, ever), probe, handle) = worker
             .dataflow::<T, _, _>(|scope| {
                 let (input, stream) = scope.new_unordered_input::<Transfer>();
-                let (control, cuts) = scope.new_unordered_input::<u64>();
+                let (control, cuts) = scope.new_unordered_input::<Announcement<T>>();
                 let ingress = Ingress::new("money", stream, |m| m).on_cut(move |at| {
                     let mut parts = at_gates.lock().unwrap();
                     parts.entry(at.cut).or_default().admitted += at.records * AMOUNT;
@@ -321,7 +321,7 @@ fn run<T: Times>(config: timely::Config, kind: Kind, special: Special) -> Run {
             let all_complete = complete.get() == announced * peers;
             if index == 0 && announced < CUTS && step > 1 && all_complete {
                 announced += 1;
-                control.activate().session(&ever).give(announced);
+                control.activate().session(&ever).give(Announcement::cut(announced));
             }
             for _ in 0..20 {
                 worker.step();

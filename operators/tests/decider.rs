@@ -32,17 +32,17 @@ enum Message {
 
 /// What all workers of a program share.
 #[derive(Default)]
-struct Shared {
+struct Shared<T = u64> {
     going_round: AtomicBool,
     taken: Mutex<Vec<(u64, usize)>>,
     /// The same, once for each gate.
     taken_by_gates: Mutex<Vec<(u64, usize)>>,
     complete: Mutex<Vec<u64>>,
     abandoned: Mutex<Vec<u64>>,
-    control: CutControl,
+    control: CutControl<T>,
 }
 
-impl Shared {
+impl<T> Shared<T> {
     /// How many workers have completed a cut.
     fn complete_on(&self, cut: u64) -> usize {
         self.complete.lock().unwrap().iter().filter(|complete| **complete == cut).count()
@@ -55,13 +55,13 @@ impl Shared {
     }
 }
 
-struct Walkers {
+struct Walkers<T> {
     worker: usize,
     gates: usize,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<T>>,
 }
 
-impl<T: Timestamp> Handler<T> for Walkers {
+impl<T: Timestamp> Handler<T> for Walkers<T> {
     type Message = Message;
     type Output = u64;
     type Failure = String;
@@ -132,7 +132,7 @@ fn build(
     worker: &mut Worker,
     ingresses: usize,
     shared: &Arc<Shared>,
-    decider: impl FnOnce(Decider) -> Decider,
+    decider: impl FnOnce(Decider<u64>) -> Decider<u64>,
 ) -> Program {
     let worker_index = worker.index();
     let walkers = Walkers { worker: worker_index, gates: ingresses, shared: Arc::clone(shared) };
@@ -156,7 +156,9 @@ fn build(
 }
 
 /// Runs on every worker of programs of several numbers of workers.
-fn everywhere(run: impl Fn(&mut Worker, &Arc<Shared>) + Send + Sync + Clone + 'static) {
+fn everywhere<T: Timestamp + Default>(
+    run: impl Fn(&mut Worker, &Arc<Shared<T>>) + Send + Sync + Clone + 'static,
+) {
     for workers in [1, 2, 3] {
         let (run, shared) = (run.clone(), Arc::new(Shared::default()));
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
@@ -171,7 +173,7 @@ fn is_running(worker: &Worker) -> bool {
 }
 
 /// Commits, on worker 0, each cut that is complete everywhere, until the dataflow has ended.
-fn commit_to_the_end(worker: &mut Worker, shared: &Shared) {
+fn commit_to_the_end<T>(worker: &mut Worker, shared: &Shared<T>) {
     let began = Instant::now();
     while is_running(worker) {
         assert!(began.elapsed() < LIMIT, "the dataflow did not end");

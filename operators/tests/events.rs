@@ -24,8 +24,8 @@ use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely::progress::Timestamp;
 use timely::worker::Worker;
 use timely_statefun_operators::{
-    Awaits, Handler, Held, Inbox, KeyedLoop, LoopConfig, LoopHandle, Order, Outbox, Place, Places,
-    Verdict, Waker, Work,
+    Announcement, Awaits, Handler, Held, Inbox, KeyedLoop, LoopConfig, LoopHandle, Order, Outbox,
+    Place, Places, Verdict, Waker, Work,
 };
 
 /// A message: the worker it is for, its number, and what is to be done with it.
@@ -295,7 +295,7 @@ impl<T> Station<T> {
 struct Loop {
     desk: Rc<Desk<u64>>,
     input: InputHandleVec<u64, Message>,
-    cuts: InputHandleVec<u64, u64>,
+    cuts: InputHandleVec<u64, Announcement<u64>>,
     probe: ProbeHandle<u64>,
     handle: LoopHandle<u64, String>,
 }
@@ -306,7 +306,7 @@ fn build(worker: &mut Worker, config: LoopConfig) -> Loop {
     let seen = Rc::clone(&desk);
     worker.dataflow::<u64, _, _>(|scope| {
         let (input, stream) = scope.new_input::<Vec<Message>>();
-        let (cuts, announced) = scope.new_input::<Vec<u64>>();
+        let (cuts, announced) = scope.new_input::<Vec<Announcement<u64>>>();
         let (out, handle) = stream.keyed_loop("station", config, Some(announced.into()), station);
         let out = out.inspect_time(move |time, number| {
             seen.left.borrow_mut().push((*time, *number));
@@ -926,7 +926,7 @@ fn cuts_are_complete_while_times_are_held() {
             });
             for cut in 1..=3 {
                 if index == 0 {
-                    cuts.send(cut);
+                    cuts.send(Announcement::cut(cut));
                     cuts.flush();
                 }
                 until(worker, "the cut is complete", || handle.stats().cuts_complete >= cut);
@@ -981,7 +981,7 @@ fn where_something_stands_that_is_held_is_known_while_handling_and_while_polling
             input.advance_to(7);
             until(worker, "a message is put off", || desk.places[0].borrow().len() == 2);
             desk.tell([Command::PlaceOf(2)]);
-            cuts.send(1);
+            cuts.send(Announcement::cut(1));
             cuts.close();
             steps(worker);
             let expected = BTreeMap::from([(1, (3, 0, true)), (2, (5, depth, false))]);

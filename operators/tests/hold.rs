@@ -22,7 +22,7 @@ type Message = (u64, u64, bool);
 
 #[derive(Default)]
 struct Shared {
-    control: CutControl,
+    control: CutControl<u64>,
     emitted: AtomicU64,
     complete: Mutex<Vec<u64>>,
     released_on: AtomicU64,

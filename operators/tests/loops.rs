@@ -29,7 +29,7 @@ struct Shared {
     /// Cuts that were taken and complete: by loop and worker, in order.
     taken: Mutex<Vec<(usize, usize, u64)>>,
     complete: Mutex<Vec<(usize, usize, u64)>>,
-    control: CutControl,
+    control: CutControl<u64>,
 }
 
 impl Shared {

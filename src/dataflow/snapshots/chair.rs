@@ -22,7 +22,7 @@ use crate::snapshot::{Cut, Keeper, Kept, PartEntry};
 pub(super) struct Chair<T: Timestamp> {
     peers: usize,
     keeper: Keeper,
-    control: CutControl,
+    control: CutControl<T>,
     deadline: Duration,
     bulletin: Bulletin<T, SnapshotDone<T>>,
     /// What the next cut is an increment of.
@@ -50,7 +50,7 @@ impl<T: Timestamp> Chair<T> {
     pub(super) fn new(
         peers: usize,
         keeper: Keeper,
-        control: CutControl,
+        control: CutControl<T>,
         deadline: Duration,
         bulletin: Bulletin<T, SnapshotDone<T>>,
         base: Option<u64>,

@@ -232,7 +232,7 @@ struct Inner<T: Timestamp> {
     process: Arc<Process>,
     part_bytes: usize,
     pending_bytes_max: u64,
-    control: CutControl,
+    control: CutControl<T>,
     state: RefCell<State<T>>,
 }
 
