@@ -3,14 +3,13 @@
 //! They are told over a stream that reaches all workers and is connected to none of their outputs, so
 //! no frontier that a program looks at waits for it.
 
-use std::rc::Rc;
-
 use serde::{Deserialize, Serialize};
-use timely::dataflow::Stream;
 use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::{Scope, Stream};
 use timely::progress::{Antichain, Timestamp};
 
-use crate::members::{Member, Members};
+use crate::decider::Decider;
+use crate::members::Member;
 
 /// What gates and loops are told of cuts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,48 +37,60 @@ impl<T> Announcement<T> {
 /// What whoever decides announces, in order. Records are wanted from one worker only and reach all.
 pub type Announcements<'scope, T> = Stream<'scope, T, Vec<Announcement<T>>>;
 
-/// The cuts that loops take: those that a [decider announces](crate::Decider::announce), or those of a
-/// stream of the program's own.
+/// The cuts that loops take: those that a [decider](Decider) announces, or those of a stream of the program's
+/// own.
 ///
-/// Any number of loops of one dataflow may be given the same. Each has a line of its own for a cut: what
-/// has left one loop on its way into another may be in the cut of neither.
+/// Any number of loops may be given the same. Each has a line of its own for a cut: what has left one loop
+/// on its way into another may be in the cut of neither.
 pub struct Cuts<'scope, T: Timestamp> {
+    source: Source<'scope, T>,
+}
+
+#[derive(Clone)]
+enum Source<'scope, T: Timestamp> {
+    Decider(Decider<T>),
     /// Reaches all workers.
-    announced: Announcements<'scope, T>,
-    /// The loops, where a decider waits for them.
-    members: Option<Rc<Members<T>>>,
+    Stream(Announcements<'scope, T>),
 }
 
 impl<'scope, T: Timestamp> Cuts<'scope, T> {
-    /// Those of a decider, which is told by `members`, where it decides, how far their loops are.
-    pub(crate) fn decided(
-        announced: Announcements<'scope, T>,
-        members: Option<Rc<Members<T>>>,
-    ) -> Self {
-        Cuts { announced: announced.broadcast(), members }
+    /// What a loop of this name needs that has taken cuts before, the last with this number.
+    pub(crate) fn join(
+        self,
+        scope: Scope<'scope, T>,
+        name: &str,
+        taken: u64,
+    ) -> (Announcements<'scope, T>, Option<Member<T>>) {
+        match self.source {
+            Source::Decider(decider) => decider.join(scope, name, taken),
+            Source::Stream(announced) => (announced, None),
+        }
     }
+}
 
-    /// What a loop needs that has taken cuts before, the last with this number.
-    pub(crate) fn join(self, taken: u64) -> (Announcements<'scope, T>, Option<Member<T>>) {
-        (self.announced, self.members.map(|members| members.join(taken)))
+/// Each loop is told by an operator in its own scope.
+impl<T: Timestamp> From<Decider<T>> for Cuts<'_, T> {
+    fn from(decider: Decider<T>) -> Self {
+        Cuts { source: Source::Decider(decider) }
     }
 }
 
 /// With these, cuts end with the program: nothing waits for the last.
 impl<'scope, T: Timestamp> From<Announcements<'scope, T>> for Cuts<'scope, T> {
     fn from(announcements: Announcements<'scope, T>) -> Self {
-        Cuts { announced: announcements.broadcast(), members: None }
+        Cuts { source: Source::Stream(announcements.broadcast()) }
     }
 }
 
 impl<T: Timestamp> Clone for Cuts<'_, T> {
     fn clone(&self) -> Self {
-        Cuts { announced: self.announced.clone(), members: self.members.clone() }
+        Cuts { source: self.source.clone() }
     }
 }
 
 impl<T: Timestamp> std::fmt::Debug for Cuts<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cuts").field("decided", &self.members.is_some()).finish_non_exhaustive()
+        let decided = matches!(self.source, Source::Decider(_));
+        f.debug_struct("Cuts").field("decided", &decided).finish_non_exhaustive()
     }
 }

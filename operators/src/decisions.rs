@@ -82,6 +82,15 @@ impl<T: Timestamp> Decisions<T> {
         self.next = self.next.max(taken + 1);
     }
 
+    /// What a loop must be told that comes while others are there. It has not closed and is not over.
+    pub(crate) fn welcome(&mut self) -> impl Iterator<Item = Announcement<T>> {
+        (self.cut_closed, self.cut_ended) = (false, false);
+        let aligning = self.alignments.front().filter(|_| self.aligning);
+        let align = aligning.cloned().map(Announcement::Align);
+        // That it was aligned concerns those that were told to align.
+        self.open().map(Announcement::cut).into_iter().chain(align)
+    }
+
     pub(crate) fn hear(&mut self, told: Told<T>) {
         match told {
             Told::Request => self.requested = true,

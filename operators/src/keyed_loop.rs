@@ -304,7 +304,7 @@ where
     let config = config.bounded();
     let shared = Rc::new(Shared::new());
     let admitted = ProbeHandle::new();
-    let (cuts, member) = cuts.map(|cuts| cuts.join(config.cuts_before)).unzip();
+    let (cuts, member) = cuts.map(|cuts| cuts.join(scope, name, config.cuts_before)).unzip();
     let member = member.flatten();
     let region = format!("Loop scope [{name}]");
     let (free, kept) = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {

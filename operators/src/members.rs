@@ -16,7 +16,10 @@ pub(crate) struct Members<T> {
     taken: Cell<u64>,
     /// Whether the decider wants to know of every step of ingress, and not only that it has closed.
     watched: Cell<bool>,
-    decider: Activator,
+    /// Whether the decider needs them no more, and they need not wait for it.
+    let_go: Cell<bool>,
+    /// The decider's operators, any of which may decide.
+    deciding: RefCell<Vec<Activator>>,
 }
 
 /// What one loop has told.
@@ -28,10 +31,24 @@ struct State<T> {
 }
 
 impl<T: Timestamp> Members<T> {
-    /// None yet, for a decider that is activated when they have something to tell.
-    pub(crate) fn of(decider: Activator) -> Rc<Self> {
-        let (taken, watched) = (Cell::new(0), Cell::new(false));
-        Rc::new(Members { all: RefCell::default(), taken, watched, decider })
+    /// None yet.
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Members {
+            all: RefCell::default(),
+            taken: Cell::new(0),
+            watched: Cell::new(false),
+            let_go: Cell::new(false),
+            deciding: RefCell::default(),
+        })
+    }
+
+    /// Has an operator of the decider activated when they have something to tell.
+    pub(crate) fn activates(&self, deciding: Activator) {
+        self.deciding.borrow_mut().push(deciding);
+    }
+
+    fn activate(&self) {
+        self.deciding.borrow().iter().for_each(Activator::activate);
     }
 
     /// Adds a loop. It is not over before it has said so, which it can do once it was scheduled.
@@ -67,15 +84,24 @@ impl<T: Timestamp> Members<T> {
         self.watched.set(watch);
     }
 
-    /// Whether all are over. If there are none, they are.
+    /// Whether all are over.
     pub(crate) fn are_over(&self) -> bool {
         self.all.borrow().iter().all(|state| state.over.get())
     }
 
-    /// Whether nothing more comes of any cut: there are none, or one has stopped.
+    /// Whether nothing more comes of any cut, since one has stopped.
     pub(crate) fn are_done_for(&self) -> bool {
-        let all = self.all.borrow();
-        all.is_empty() || all.iter().any(|state| state.stopped.get())
+        self.all.borrow().iter().any(|state| state.stopped.get())
+    }
+
+    /// Has them wait for the decider no more.
+    pub(crate) fn let_go(&self) {
+        self.let_go.set(true);
+    }
+
+    /// Whether the decider needs them no more.
+    pub(crate) fn are_let_go(&self) -> bool {
+        self.let_go.get()
     }
 }
 
@@ -92,18 +118,27 @@ impl<T: Timestamp> Member<T> {
         if *state.ingress.borrow() != *ingress {
             state.ingress.borrow_mut().clone_from(ingress);
             if ingress.is_empty() || self.members.watched.get() {
-                self.members.decider.activate();
+                self.members.activate();
             }
         }
         if state.over.replace(over) != over {
-            self.members.decider.activate();
+            self.members.activate();
         }
     }
 
     /// Tells that the loop has stopped.
     pub(crate) fn stop(&self) {
         if !self.state.stopped.replace(true) {
-            self.members.decider.activate();
+            self.members.activate();
+        }
+    }
+}
+
+/// A loop that is gone before the decider let it go has stopped.
+impl<T> Drop for Member<T> {
+    fn drop(&mut self) {
+        if !self.members.let_go.get() && !self.state.stopped.replace(true) {
+            self.members.deciding.borrow().iter().for_each(Activator::activate);
         }
     }
 }

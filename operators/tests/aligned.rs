@@ -23,8 +23,8 @@ use timely::progress::timestamp::Refines;
 use timely::progress::{Antichain, Timestamp};
 use timely::worker::Worker;
 use timely_statefun_operators::{
-    CutControl, Decider, Handler, Ingress, LoopConfig, LoopHandle, Order, Outbox, Place, Positions,
-    Verdict, keyed_loop,
+    CutControl, Cuts, Decider, Handler, Ingress, LoopConfig, LoopHandle, Order, Outbox, Place,
+    Positions, Verdict, keyed_loop,
 };
 
 /// Ingresses on each worker.
@@ -227,7 +227,7 @@ fn run<T: Times>(workers: usize, order: Order) {
                 order,
                 ..LoopConfig::default()
             };
-            let cuts = Some(decider.announce(scope, "chains"));
+            let cuts = Some(Cuts::from(decider));
             let chains = Chains::new(&shared.contents);
             let (_, handle) = keyed_loop(scope, "chains", ingresses, config, cuts, chains);
             (inputs, handle)
@@ -388,7 +388,7 @@ fn build(worker: &mut Worker, config: LoopConfig, after: Positions) -> Program {
             inputs.push(input);
             ingress(number, stream, &contents, after.clone())
         });
-        let cuts = Some(Decider::new(&control).announce(scope, "chains"));
+        let cuts = Some(Cuts::from(Decider::new(&control)));
         let chains = Chains::new(&contents);
         let (_, handle) = keyed_loop(scope, "chains", ingresses.into(), config, cuts, chains);
         (inputs, handle)
@@ -564,7 +564,7 @@ fn an_aligned_cut_of_several_loops_waits_for_all_of_them() {
     timely::execute_directly(|worker| {
         let (control, contents) = (CutControl::new(), [(); 2].map(|()| Contents::default()));
         let (mut inputs, handle) = worker.dataflow::<u64, _, _>(|scope| {
-            let cuts = Decider::new(&control).announce(scope, "both");
+            let cuts = Cuts::from(Decider::new(&control));
             let loops = [0, 1].map(|number: usize| {
                 let (input, stream) = scope.new_input::<Vec<Message>>();
                 let contents = &contents[number];

@@ -19,8 +19,8 @@ use timely::dataflow::operators::vec::UnorderedInput;
 use timely::progress::timestamp::Refines;
 use timely::progress::{Antichain, Timestamp};
 use timely_statefun_operators::{
-    Awaits, CutControl, Decider, Handler, Held, Inbox, Ingress, LoopConfig, Order, Outbox, Verdict,
-    keyed_loop,
+    Awaits, CutControl, Cuts, Decider, Handler, Held, Inbox, Ingress, LoopConfig, Order, Outbox,
+    Verdict, keyed_loop,
 };
 
 /// Steps of each worker in which it admits something, and how many where each depth takes a round of
@@ -229,7 +229,7 @@ fn run<T: Times>(workers: usize, order: Order, seed: u64) -> Run<T> {
                 order,
                 ..LoopConfig::default()
             };
-            let cuts = decider.announce(scope, "wanderers");
+            let cuts = Cuts::from(decider);
             let (out, handle) =
                 keyed_loop(scope, "wanderers", ingress, config, Some(cuts), wanderers);
             out.inspect_time(move |time, cuts| {

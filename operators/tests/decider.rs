@@ -19,7 +19,8 @@ use timely::dataflow::operators::{Input, Probe};
 use timely::progress::Timestamp;
 use timely::worker::Worker;
 use timely_statefun_operators::{
-    CutControl, Decider, Handler, Ingress, LoopConfig, LoopHandle, Outbox, Verdict, keyed_loop,
+    CutControl, Cuts, Decider, Handler, Ingress, LoopConfig, LoopHandle, Outbox, Verdict,
+    keyed_loop,
 };
 
 /// A message goes to the worker of its number, and round and round while it is told to.
@@ -149,7 +150,7 @@ fn build(
         });
         let ingresses: Vec<_> = ingresses.collect();
         let config = LoopConfig::default();
-        let cuts = decider.announce(scope, "walkers");
+        let cuts = Cuts::from(decider);
         let (out, handle) = keyed_loop(scope, "walkers", ingresses, config, Some(cuts), walkers);
         Program { inputs, probe: out.probe().0, handle }
     })
@@ -373,7 +374,7 @@ fn ingress_times_play_no_part() {
             });
             let ingress = vec![ingress];
             let config = LoopConfig::default();
-            let cuts = Some(decider.announce(scope, "pairs"));
+            let cuts = Some(Cuts::from(decider));
             let (out, _) = keyed_loop(scope, "pairs", ingress, config, cuts, walkers);
             (input, out.probe().0)
         });

@@ -13,7 +13,7 @@ use timely::dataflow::operators::{Input, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Stream};
 use timely::worker::Worker;
 use timely_statefun_operators::{
-    CutControl, Decider, Handler, Hold, HoldControl, Ingress, LoopConfig, LoopHandle, Outbox,
+    CutControl, Cuts, Decider, Handler, Hold, HoldControl, Ingress, LoopConfig, LoopHandle, Outbox,
     Verdict, Work, holding_loop,
 };
 
@@ -124,7 +124,7 @@ fn build_with(
     worker.dataflow(|scope| {
         let (input, stream) = scope.new_input::<Vec<Message>>();
         let ingress = vec![Ingress::new("echo", stream, |message| message)];
-        let cuts = decider.announce(scope, "echo");
+        let cuts = Cuts::from(decider);
         let (out, handle) = holding_loop(scope, "echo", ingress, config, cuts, holding, echo);
         let probe = see(out.kept, &seen).probe().0;
         let free_probe = see(out.free, &free).probe().0;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::{Input, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
+use timely::progress::Antichain;
 use timely::worker::Worker;
 use timely_statefun_operators::{
     CutControl, Cuts, Decider, Handler, Inbox, Ingress, LoopConfig, LoopHandle, Outbox, Verdict,
@@ -143,7 +144,7 @@ type Fed = (InputHandleVec<u64, Message>, Loop);
 /// Two loops that have nothing to do with each other.
 fn build(worker: &mut Worker, before: [u64; 2], shared: &Arc<Shared>) -> [Fed; 2] {
     worker.dataflow(|scope| {
-        let cuts = Decider::new(&shared.control).announce(scope, "both");
+        let cuts = Cuts::from(Decider::new(&shared.control));
         [0, 1].map(|number| {
             let (input, stream) = scope.new_input::<Vec<Message>>();
             let cuts = cuts.clone();
@@ -183,8 +184,9 @@ fn everywhere(run: impl Fn(&mut Worker, &Arc<Shared>) + Send + Sync + Clone + 's
 /// Commits, on worker 0, each cut that is complete in both loops everywhere, until the dataflow has ended.
 fn commit_to_the_end(worker: &mut Worker, shared: &Shared) {
     let began = Instant::now();
-    while !worker.installed_dataflows().is_empty() {
-        assert!(began.elapsed() < LIMIT, "the dataflow did not end");
+    while worker.has_dataflows() {
+        let Shared { taken, complete, control, .. } = shared;
+        assert!(began.elapsed() < LIMIT, "no end: {control:?} {taken:?} {complete:?}");
         if worker.index() == 0
             && let Some(open) = shared.control.open()
             && shared.complete(open) == 2 * worker.peers()
@@ -231,9 +233,8 @@ fn loops_take_the_same_cuts_and_the_last_when_all_are_over() {
 #[test]
 fn a_loop_behind_another_is_waited_for() {
     everywhere(|worker, shared| {
-        shared.going_round.store(true, SeqCst);
         let (mut input, last) = worker.dataflow(|scope| {
-            let cuts = Decider::new(&shared.control).announce(scope, "both");
+            let cuts = Cuts::from(Decider::new(&shared.control));
             let (input, stream) = scope.new_input::<Vec<Message>>();
             let (out, _) = build_loop(scope, 0, stream, cuts.clone(), 0, shared);
             (input, build_loop(scope, 1, out, cuts, 0, shared).1)
@@ -241,6 +242,8 @@ fn a_loop_behind_another_is_waited_for() {
         let (index, peers) = (worker.index(), worker.peers());
         input.send(Message::Rest(index as u64));
         if index == 0 {
+            // Not on a worker that may come late, when it has been told to stop.
+            shared.going_round.store(true, SeqCst);
             input.send(Message::Round(0));
         }
         input.close();
@@ -316,18 +319,119 @@ fn a_handler_that_fails_at_the_last_cut_stops_its_loop_on_every_worker() {
     });
 }
 
+/// A loop of a dataflow of its own, which is built while another's cut is open.
 #[test]
-fn a_decider_without_loops_ends_at_once() {
+fn a_loop_that_is_built_later_takes_the_open_cut_and_is_waited_for() {
     everywhere(|worker, shared| {
-        worker.dataflow::<u64, _, _>(|scope| {
-            Decider::new(&shared.control)
-                .interval(Duration::from_millis(1))
-                .announce(scope, "none");
-        });
-        let began = Instant::now();
-        while !worker.installed_dataflows().is_empty() {
-            assert!(began.elapsed() < LIMIT, "the dataflow did not end");
-            worker.step_or_park(Some(Duration::from_millis(1)));
+        let (index, peers) = (worker.index(), worker.peers());
+        let decider = Decider::new(&shared.control);
+        let alone = |worker: &mut Worker, number| {
+            let decider = decider.clone();
+            worker.dataflow::<u64, _, _>(|scope| {
+                let (input, stream) = scope.new_input::<Vec<Message>>();
+                (input, build_loop(scope, number, stream, decider.into(), 0, shared).1)
+            })
+        };
+        let (one, first) = alone(worker, 0);
+        if index == 0 {
+            shared.control.request();
         }
+        until(worker, "the first has a cut", || shared.complete(1) == peers);
+        let (other, second) = alone(worker, 1);
+        until(worker, "the second has it too", || shared.complete(1) == 2 * peers);
+        drop(one);
+        until(worker, "the first is over", || first.probe.done());
+        if index == 0 {
+            shared.control.committed(1);
+            steps(worker);
+            assert_eq!(shared.control.open(), None, "the second has not closed");
+        }
+        assert_eq!(worker.installed_dataflows().len(), 2, "the first is kept");
+        drop(other);
+        commit_to_the_end(worker, shared);
+        assert!(second.probe.done());
+        assert_eq!(shared.taken_by(0, index), shared.taken_by(1, index));
+        let taken = shared.taken_by(0, index);
+        assert!(taken == [1, 2] || taken == [1, 2, 3], "{taken:?}");
+        // After the last, there is nothing that a loop waits for.
+        let (late, third) = alone(worker, 2);
+        drop(late);
+        until_ended(worker);
+        assert!(third.probe.done());
+        assert!(shared.taken_by(2, index).is_empty());
     });
+}
+
+/// An alignment that is under way holds for a loop that comes later.
+#[test]
+fn a_loop_that_is_built_later_keeps_to_an_alignment() {
+    everywhere(|worker, shared| {
+        let (index, peers) = (worker.index(), worker.peers());
+        let decider = Decider::new(&shared.control);
+        let alone = |worker: &mut Worker, number| {
+            let decider = decider.clone();
+            worker.dataflow::<u64, _, _>(|scope| {
+                let (input, stream) = scope.new_input::<Vec<Message>>();
+                (input, build_loop(scope, number, stream, decider.into(), 0, shared).1)
+            })
+        };
+        let (mut one, _first) = alone(worker, 0);
+        if index == 0 {
+            shared.control.request_aligned(Antichain::from_elem(5));
+            shared.control.request();
+        }
+        until(worker, "the first has a cut, and heard of the other", || {
+            shared.complete(1) == peers
+        });
+        let (mut other, second) = alone(worker, 1);
+        until(worker, "the second has it too", || shared.complete(1) == 2 * peers);
+        if index == 0 {
+            shared.control.committed(1);
+        }
+        one.advance_to(7);
+        other.advance_to(4);
+        other.send(Message::Rest(0));
+        other.advance_to(6);
+        other.send(Message::Rest(1));
+        other.flush();
+        until(worker, "one came through", || !second.probe.less_than(&5));
+        until(worker, "both have the aligned one", || shared.complete(2) == 2 * peers);
+        if index == 0 {
+            shared.control.committed(2);
+        }
+        until(worker, "the other came through", || !second.probe.less_than(&6));
+        drop((one, other));
+        commit_to_the_end(worker, shared);
+    });
+}
+
+/// Its dataflow is dropped, not ended: the others do not wait for it.
+#[test]
+fn a_loop_that_is_dropped_ends_the_deciding() {
+    everywhere(|worker, shared| {
+        let decider = Decider::new(&shared.control);
+        let alone = |worker: &mut Worker, number| {
+            let decider = decider.clone();
+            worker.dataflow::<u64, _, _>(|scope| {
+                let (input, stream) = scope.new_input::<Vec<Message>>();
+                (input, build_loop(scope, number, stream, decider.into(), 0, shared).1)
+            })
+        };
+        let (one, _) = alone(worker, 0);
+        let (other, second) = alone(worker, 1);
+        steps(worker);
+        let dropped = worker.installed_dataflows().into_iter().min().unwrap();
+        worker.drop_dataflow(dropped);
+        drop((one, other));
+        until_ended(worker);
+        assert!(second.probe.done());
+    });
+}
+
+fn until_ended(worker: &mut Worker) {
+    let began = Instant::now();
+    while worker.has_dataflows() {
+        assert!(began.elapsed() < LIMIT, "the dataflow did not end");
+        worker.step_or_park(Some(Duration::from_millis(1)));
+    }
 }

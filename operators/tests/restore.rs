@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::vec::UnorderedInput;
 use timely::dataflow::operators::{Inspect, Probe};
 use timely_statefun_operators::{
-    CutControl, Decider, Handler, Ingress, LoopConfig, Order, Outbox, Place, Positions, Restore,
-    Verdict, Work, keyed_loop,
+    CutControl, Cuts, Decider, Handler, Ingress, LoopConfig, Order, Outbox, Place, Positions,
+    Restore, Verdict, Work, keyed_loop,
 };
 
 const ACCOUNTS: u64 = 48;
@@ -329,7 +329,7 @@ fn run(config: timely::Config, threads: u64, from: &Snapshot, cuts: u64) -> Outc
                 order: Order::Arrival,
                 ..LoopConfig::default()
             };
-            let decider = (cuts > 0).then(|| decider.announce(scope, "bank"));
+            let decider = (cuts > 0).then(|| Cuts::from(decider));
             let (out, handle) = keyed_loop(scope, "bank", vec![ingress], config, decider, bank);
             let out = out.inspect(move |(before, amount)| {
                 counted.fetch_add(*amount, SeqCst);

@@ -417,7 +417,7 @@ impl<T: Timestamp> Snapshots<T> {
             Rc::new(RefCell::new(Reading::new(process, commit, parts)))
         });
         state.shared = Some(Shared { scribe: Rc::downgrade(&scribe) });
-        (scribe, reading, decider.announce(scope, "Snapshots"), done)
+        (scribe, reading, decider.into(), done)
     }
 }
 
