@@ -47,6 +47,10 @@ pub(crate) enum Kind {
     OtherSnapshots(String),
     #[error("{what} \"{name}\" takes part in the snapshots twice")]
     TwiceInSnapshots { what: &'static str, name: String },
+    #[error(
+        "egress \"{0}\" is kept in snapshots as a whole, so it cannot be the ingress of other functions"
+    )]
+    KeptAndChained(String),
     #[error("functions \"{0}\" were built after snapshots had begun to be taken")]
     SnapshotsBegun(String),
     #[error("{what} \"{name}\" is not a valid name: {why}")]
@@ -111,13 +115,15 @@ impl Error {
     }
 
     /// An ingress, or a set of functions, cannot take part in snapshots like this: others of its functions do
-    /// and it does not, or the other way round; two have one name; or snapshots are being taken already.
+    /// and it does not, or the other way round; two have one name; what comes again after a restart is chained; or
+    /// they are built in another dataflow than the first, or after snapshots had begun to be taken.
     pub fn is_misused_snapshots(&self) -> bool {
         matches!(
             self.0,
             Kind::NotInSnapshots { .. }
                 | Kind::OtherSnapshots(_)
                 | Kind::TwiceInSnapshots { .. }
+                | Kind::KeptAndChained(_)
                 | Kind::SnapshotsBegun(_)
         )
     }

@@ -5,6 +5,9 @@
 //! says on which side of a cut a record is, by its own count of cuts, and a cut can be taken between
 //! any two records whatever their times are. What it holds back is in no cut.
 //!
+//! The gate of an ingress that [another loop](mod@crate::marks) feeds is told where to take cuts. What it
+//! holds back there was sent before the cut, so it lets it pass first.
+//!
 //! Records leave in the order in which they came, but for those that must wait for an
 //! [aligned](mod@crate::alignment) cut: others pass them.
 
@@ -29,6 +32,7 @@ use crate::handle::{GateState, Shared};
 use crate::handler::Handler;
 use crate::holdings::Holdings;
 use crate::live_times::{LiveTimes, TimeIndex};
+use crate::marks::CutMarks;
 use crate::positions::{AtCut, Noted, Position, PositionOf, Positions, Replayed};
 use crate::record::{Addressed, Admitted, GateAddress, Signal};
 use crate::stages::Stage;
@@ -47,6 +51,8 @@ pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) on_cut: Box<dyn FnMut(AtCut<'_>)>,
     pub(crate) position: Option<PositionOf<D>>,
     pub(crate) after: Positions,
+    /// Where to take cuts, if not where they are announced.
+    pub(crate) marks: Option<CutMarks>,
     pub(crate) keyed_loop: Activator,
     pub(crate) ingress: Stream<'scope, LoopTime<T>, Vec<D>>,
     pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<T, F>>>,
@@ -90,6 +96,10 @@ where
         builder.set_notify_for(2, FrontierInterest::Never);
         input
     });
+    let marks = parts.marks;
+    if let Some(marks) = &marks {
+        marks.connect(scope.activator_for(builder.operator_info().address));
+    }
     let (records, record_stream) =
         builder.new_output_connection::<Records<T, H::Message>, _>(unconnected());
     let (_, admitted_stream) = builder.new_output_connection::<Vec<()>, _>(unconnected());
@@ -109,6 +119,9 @@ where
         let mut gate = Gate::<T, H::Message>::new(credit, peers, order, announcements.is_some());
         let mut cuts = cuts_before;
         let mut admitted = 0;
+        // Of those that marks count.
+        let mut read = 0;
+        let mut arrived = VecDeque::new();
         move |frontiers| {
             signals.for_each(|_, signals| {
                 for signal in signals.drain(..) {
@@ -119,6 +132,7 @@ where
                 announcements.for_each(|_, announced| {
                     for announcement in announced.drain(..) {
                         match announcement {
+                            _ if marks.is_some() => {}
                             Announcement::Align(frontier) => gate.align(frontier),
                             Announcement::Cut { cut, aligned } if cut > cuts => {
                                 cuts = cut; // STEP 1: what is admitted from here on is red.
@@ -146,32 +160,63 @@ where
             holdings.raise(Turn::after_cut(cuts));
 
             let admitted_before = admitted;
-            let mut output = records.activate();
-            let mut batch = Batch::new(&holdings, RECORDS, &mut output);
-            let mut send = |time: &T, position: Option<Position>, message: H::Message| {
-                admitted += 1;
-                if let Some(position) = position {
-                    noted.admit(position);
-                }
-                batch.push(time, Admitted { time: time.clone(), gate: own, message });
-            };
-            let kind = Kind { route: H::route, class: H::class };
-            gate.release(kind, &mut send);
             let mut skipped = 0;
-            ingress.for_each(|arrived, data| {
-                let time = arrived.time().outer.clone();
-                for datum in data.drain(..) {
+            if marks.is_some() {
+                ingress.for_each(|batch, data| {
+                    let time = batch.time().outer.clone();
+                    arrived.extend(data.drain(..).map(|datum| (time.clone(), datum)));
+                });
+            }
+            loop {
+                let mut output = records.activate();
+                let mut batch = Batch::new(&holdings, RECORDS, &mut output);
+                let mut send = |time: &T, position: Option<Position>, message: H::Message| {
+                    admitted += 1;
+                    if let Some(position) = position {
+                        noted.admit(position);
+                    }
+                    batch.push(time, Admitted { time: time.clone(), gate: own, message });
+                };
+                let kind = Kind { route: H::route, class: H::class };
+                gate.release(kind, &mut send);
+                let mut offer = |time: &T, datum: D| {
                     let position = position.as_ref().and_then(|position| position(&datum));
                     if position.is_some_and(|position| replayed.contains(position)) {
                         skipped += 1;
-                        gate.alignment.note(&time);
-                        continue;
+                        gate.alignment.note(time);
+                        return;
                     }
-                    gate.offer(&time, position, convert(datum), kind, &mut send);
+                    gate.offer(time, position, convert(datum), kind, &mut send);
+                };
+                let Some(marks) = &marks else {
+                    ingress.for_each(|batch, data| {
+                        let time = batch.time().outer.clone();
+                        data.drain(..).for_each(|datum| offer(&time, datum));
+                    });
+                    batch.flush();
+                    break;
+                };
+                let before_next = arrived.len().min(marks.before_next(read));
+                read += before_next as u64;
+                arrived.drain(..before_next).for_each(|(time, datum)| offer(&time, datum));
+                let Some(cut) = marks.take(read) else {
+                    batch.flush();
+                    break;
+                };
+                if cut > cuts {
+                    gate.release_all(kind, &mut send);
+                    batch.flush();
+                    drop(output);
+                    cuts = cut; // STEP 1, of a gate that is told where.
+                    let (records, positions) = (admitted, noted.positions());
+                    on_cut(AtCut { cut, records, positions, aligned: None });
+                    holdings.raise(Turn::after_cut(cuts));
+                    state.taken.set(cuts);
+                    parts.keyed_loop.activate();
+                } else {
+                    batch.flush();
                 }
-            });
-            batch.flush();
-            drop(output);
+            }
 
             state.held_back.set(gate.held_back.len() + gate.later.len().saturating_sub(credit));
             shared.update(|stats| {
@@ -223,8 +268,8 @@ struct HeldBack<M> {
 
 /// Decides what may pass: credit per worker, pauses, and the records that wait for either.
 struct Gate<T, M> {
-    /// Records that may still be admitted for each worker.
-    credit: Vec<usize>,
+    /// Records that may still be admitted for each worker; fewer than none where some had to be.
+    credit: Vec<isize>,
     /// By worker, what it has asked for.
     paused: Vec<Pause<T>>,
     /// Classes that are held back, with the worker that wants it.
@@ -242,7 +287,7 @@ struct Gate<T, M> {
 impl<T: Timestamp, M> Gate<T, M> {
     fn new(credit: usize, peers: usize, order: Order, cuts: bool) -> Self {
         Gate {
-            credit: vec![credit; peers],
+            credit: vec![isize::try_from(credit).unwrap_or(isize::MAX); peers],
             paused: vec![Pause::No; peers],
             classes: Vec::new(),
             stopped: false,
@@ -257,7 +302,8 @@ impl<T: Timestamp, M> Gate<T, M> {
     fn hear<F>(&mut self, own: u32, signal: Signal<T, F>) {
         match signal {
             Signal::Credit { gate, by, records } if gate == own => {
-                self.credit[by as usize] += records;
+                let credit = &mut self.credit[by as usize];
+                *credit = credit.saturating_add_unsigned(records);
             }
             Signal::Credit { .. } | Signal::Arrived { .. } => {}
             Signal::Pause { by, up_to } => {
@@ -287,9 +333,15 @@ impl<T: Timestamp, M> Gate<T, M> {
         self.order == Order::Time && self.paused.iter().any(after)
     }
 
+    /// The worker that a message is for.
+    #[inline]
+    fn target(&self, kind: Kind<M>, message: &M) -> usize {
+        ((kind.route)(message) % self.credit.len() as u64) as usize
+    }
+
     /// Takes credit for a record if it may pass now.
     fn admit(&mut self, kind: Kind<M>, time: &T, message: &M) -> bool {
-        let target = ((kind.route)(message) % self.credit.len() as u64) as usize;
+        let target = self.target(kind, message);
         let may = self.credit[target] > 0
             && !self.is_shut()
             && !self.is_after_pause(time)
@@ -379,6 +431,17 @@ impl<T: Timestamp, M> Gate<T, M> {
         }
     }
 
+    /// Lets all that waits pass, in order, whatever workers have asked for.
+    fn release_all(&mut self, kind: Kind<M>, send: &mut impl FnMut(&T, Option<Position>, M)) {
+        while let Some(held) = self.held_back.pop_front() {
+            let target = self.target(kind, &held.message);
+            self.credit[target] -= 1;
+            let time = self.times.time(held.time).clone();
+            send(&time, held.position, held.message);
+            self.times.finish_one(held.time);
+        }
+    }
+
     /// The minimal times of what waits.
     fn settle(&mut self) -> &[T] {
         self.times.settle();
@@ -414,6 +477,22 @@ mod tests {
         gate.release(KIND, &mut |_, _, m| passed.push(m));
         assert_eq!(passed, [4, 1]);
         assert_eq!(gate.credit, [0, 1]);
+    }
+
+    #[test]
+    fn before_a_cut_that_lies_in_the_stream_all_passes_and_credit_is_owed() {
+        let mut gate = Gate::<u64, u64>::new(1, 2, Order::Arrival, true);
+        gate.hear(0, Signal::<u64, ()>::Pause { by: 1, up_to: None });
+        assert_eq!(offer(&mut gate, [0, 2, 1]), []);
+        let mut passed = Vec::new();
+        gate.release_all(KIND, &mut |_, _, m| passed.push(m));
+        assert_eq!((passed, &gate.credit), (vec![0, 2, 1], &vec![-1, 0]));
+        gate.hear(0, Signal::<u64, ()>::Resume { by: 1 });
+        assert_eq!(offer(&mut gate, [4]), []);
+        gate.hear(0, Signal::<u64, ()>::Credit { gate: 0, by: 0, records: 2 });
+        let mut passed = Vec::new();
+        gate.release(KIND, &mut |_, _, m| passed.push(m));
+        assert_eq!(passed, [4]);
     }
 
     #[test]

@@ -7,7 +7,10 @@
 //! `k`. A message is *white* for `k` if its sender's count was below `k` when it was sent, else *red*.
 //!
 //! * **A gate** takes `k` when it is told (STEP 1, in [`gate`](mod@crate::gate)): records it
-//!   admitted before are white, later ones red. It holds capabilities for its own count only.
+//!   admitted before are white, later ones red. It holds capabilities for its own count only. One that is
+//!   fed by [another loop](mod@crate::marks) is told by that loop's worker, which is its own, between what
+//!   left that loop before it took `k` and what left it later, and admits the former first. So these
+//!   records are white or red in both loops.
 //! * **A worker** takes `k` when it is told (STEP 2) or before it touches anything red for `k`
 //!   (STEP 3), whichever is first. So its state at that moment was caused by white messages only.
 //! * The cut then holds the state, what waits in the local queue, and, logged one by one (STEP 4),
@@ -88,6 +91,7 @@ use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
 use crate::handler::Handler;
 use crate::hold::{self, Hold, Link, Outputs};
 use crate::holdings::Holdings;
+use crate::marks::CutMarks;
 use crate::members::Member;
 use crate::part::Work;
 use crate::positions::{AtCut, PositionOf, Positions};
@@ -104,6 +108,7 @@ pub struct Ingress<'scope, T: Timestamp, D, M> {
     on_cut: Box<dyn FnMut(AtCut<'_>)>,
     position: Option<PositionOf<D>>,
     after: Positions,
+    marks: Option<CutMarks>,
 }
 
 impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
@@ -120,7 +125,23 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
             on_cut: Box::new(|_| ()),
             position: None,
             after: Positions::new(),
+            marks: None,
         }
+    }
+
+    /// Has this worker's gate take cuts where `marks` say, and not where they are announced: of a stream
+    /// that another loop emits, on the same worker, in order and without a record more or less. Then a cut
+    /// of both loops contains each of these records in exactly one of them.
+    ///
+    /// Before it takes a cut the gate lets in all that it holds back, so that this is in the cut too. To an
+    /// [alignment](crate::CutControl::request_aligned) it pays no heed: these records follow from what other
+    /// gates let in.
+    ///
+    /// The other loop must take the same cuts.
+    #[must_use]
+    pub fn cut_at(mut self, marks: CutMarks) -> Self {
+        self.marks = Some(marks);
+        self
     }
 
     /// Has `note` told, each time this worker's gate takes a cut, what the gate had admitted by then.
@@ -306,6 +327,11 @@ where
     let admitted = ProbeHandle::new();
     let (cuts, member) = cuts.map(|cuts| cuts.join(scope, name, config.cuts_before)).unzip();
     let member = member.flatten();
+    if let Some(member) = &member
+        && ingresses.iter().all(|ingress| ingress.marks.is_some())
+    {
+        member.keeps_no_alignment();
+    }
     let region = format!("Loop scope [{name}]");
     let (free, kept) = scope.scoped::<LoopTime<T>, _, _>(&region, |inner| {
         let cuts = cuts.map(|cuts| cuts.enter(inner));
@@ -326,6 +352,7 @@ where
                 on_cut: ingress.on_cut,
                 position: ingress.position,
                 after: ingress.after,
+                marks: ingress.marks,
                 keyed_loop: keyed_loop.clone(),
                 ingress: ingress.stream.enter(inner),
                 signals: heard.clone(),

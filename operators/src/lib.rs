@@ -39,6 +39,7 @@ mod hold;
 mod holdings;
 mod keyed_loop;
 mod live_times;
+mod marks;
 mod members;
 mod part;
 #[cfg(statefun_planted)]
@@ -62,6 +63,7 @@ pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
 pub use hold::{HeldBatch, Hold, HoldControl, LetGo, Outputs};
 pub use keyed_loop::{HoldingParts, Ingress, KeyedLoop, LoopParts, holding_loop, keyed_loop};
+pub use marks::CutMarks;
 pub use part::{Place, Places, Work};
 pub use positions::{AtCut, Positions};
 pub use restore::Restore;

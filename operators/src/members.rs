@@ -26,6 +26,8 @@ pub(crate) struct Members<T> {
 struct State<T> {
     /// The frontier of its ingress, on all workers.
     ingress: RefCell<Antichain<T>>,
+    /// Whether it lets in only what other loops say, and so keeps nothing out.
+    follows: Cell<bool>,
     over: Cell<bool>,
     stopped: Cell<bool>,
 }
@@ -55,6 +57,7 @@ impl<T: Timestamp> Members<T> {
     pub(crate) fn join(self: Rc<Self>, taken: u64) -> Member<T> {
         let state = Rc::new(State {
             ingress: RefCell::new(Antichain::from_elem(T::minimum())),
+            follows: Cell::new(false),
             over: Cell::new(false),
             stopped: Cell::new(false),
         });
@@ -76,7 +79,8 @@ impl<T: Timestamp> Members<T> {
     /// Whether nothing more can come to any of them that is not at or after an element of a frontier.
     pub(crate) fn have_reached(&self, frontier: &Antichain<T>) -> bool {
         let all = self.all.borrow();
-        all.iter().all(|state| state.ingress.borrow().iter().all(|time| frontier.less_equal(time)))
+        let mut keeping = all.iter().filter(|state| !state.follows.get());
+        keeping.all(|state| state.ingress.borrow().iter().all(|time| frontier.less_equal(time)))
     }
 
     /// Whether the decider is to be activated at every step of ingress.
@@ -124,6 +128,11 @@ impl<T: Timestamp> Member<T> {
         if state.over.replace(over) != over {
             self.members.activate();
         }
+    }
+
+    /// Tells that what the loop lets in comes from other loops only: alignments need not wait for it.
+    pub(crate) fn keeps_no_alignment(&self) {
+        self.state.follows.set(true);
     }
 
     /// Tells that the loop has stopped.

@@ -9,10 +9,10 @@ use timely::ExchangeData;
 use timely::dataflow::{Scope, Stream};
 use timely::progress::Timestamp;
 use timely_statefun_operators::{
-    Cuts, Held, Ingress as Gate, Place, Places, Positions, Waker, Work,
+    Cuts, Decider, Held, Ingress as Gate, Place, Places, Positions, Waker, Work,
 };
 
-use super::ingress::{Ingress, Source};
+use super::ingress::{ComesBack, Ingress, Source};
 use super::snapshots::{self, Next, Reading, Records, Scribe, SetNumber, SnapshotDone, Snapshots};
 use crate::dead_letter::{Reason, Stopped};
 use crate::dispatch::{self, Back, Dispatcher, Restoring, Routed};
@@ -32,7 +32,7 @@ pub(super) struct Cutting<'scope, T: Timestamp> {
     pub(super) scribe: Rc<RefCell<Scribe<T>>>,
     pub(super) set: SetNumber,
     pub(super) reading: Option<Rc<RefCell<Reading>>>,
-    pub(super) cuts: Cuts<'scope, T>,
+    pub(super) decider: Decider<T>,
     /// What is told of snapshots, if this is the first set.
     pub(super) done: Option<Stream<'scope, T, Vec<SnapshotDone<T>>>>,
 }
@@ -54,12 +54,14 @@ impl<'scope, T: Timestamp> Cutting<'scope, T> {
             }
         }
         let names = ingresses.iter().flat_map(|ingress| &ingress.source);
+        // What other functions emit has no positions that a snapshot would name.
+        let names = names.filter(|source| !matches!(source.comes_back, ComesBack::Emitted(_)));
         let names = names.map(|source| source.name.clone());
         first.snapshots.join(scope, set, names.collect()).map(Some)
     }
 
     pub(super) fn cuts(&self) -> Cuts<'scope, T> {
-        self.cuts.clone()
+        self.decider.clone().into()
     }
 }
 
@@ -76,11 +78,14 @@ impl<'scope, T: Timestamp, M> Ingress<'scope, T, M> {
     {
         let gate = Gate::new(name, self.stream, route);
         let Some((source, cutting)) = self.source.zip(cutting) else { return gate };
-        let Source { name, is_replayed, snapshots } = source;
+        let Source { name, comes_back, snapshots } = source;
+        if let ComesBack::Emitted(marks) = comes_back {
+            return gate.cut_at(marks);
+        }
         let scribe = Rc::downgrade(&cutting.scribe);
         let noting = (Weak::clone(&scribe), name.clone());
         let gate = gate.on_cut(move |at| Scribe::note(&noting.0, &noting.1, at));
-        if !is_replayed {
+        if let ComesBack::No = comes_back {
             return gate;
         }
         let after: Positions = snapshots.positions(&name);

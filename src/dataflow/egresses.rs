@@ -14,12 +14,16 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use timely::progress::Timestamp;
 use timely::progress::operate::FrontierInterest;
+use timely_statefun_operators::CutMarks;
 
-use super::{Handle, SnapshotDone};
+use super::handler::Chains;
+use super::ingress::{ComesBack, Ingress};
+use super::{Handle, SnapshotDone, Snapshots};
 use crate::dead_letter::DeadLetter;
 use crate::dispatch::{Batch, ErasedEgress};
 use crate::egress::Egress;
 use crate::error::{Error, Kind};
+use crate::message::Envelope;
 
 const DEAD_LETTERS: &str = "timely-statefun/dead-letters";
 const SNAPSHOTS: &str = "timely-statefun/snapshots";
@@ -28,6 +32,9 @@ const SNAPSHOTS: &str = "timely-statefun/snapshots";
 pub(super) fn dead_letters<M>() -> Egress<DeadLetter<M>> {
     Egress::new(DEAD_LETTERS)
 }
+
+/// What is told of snapshots.
+type Done<'scope, T> = Stream<'scope, T, Vec<SnapshotDone<T>>>;
 
 /// One egress, not yet taken.
 pub(crate) type Batches<'scope, T> = Stream<'scope, T, Vec<Batch>>;
@@ -38,7 +45,9 @@ pub struct Egresses<'scope, T: Timestamp, M> {
     bound: Vec<ErasedEgress<T>>,
     dead_letters_read: Rc<Cell<bool>>,
     handle: Handle<T>,
-    snapshots: RefCell<Option<Stream<'scope, T, Vec<SnapshotDone<T>>>>>,
+    /// If snapshots are taken.
+    cutting: Option<(Snapshots<T>, Chains)>,
+    snapshots: RefCell<Option<Done<'scope, T>>>,
     message: std::marker::PhantomData<fn() -> M>,
 }
 
@@ -48,11 +57,15 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         bound: Vec<ErasedEgress<T>>,
         dead_letters_read: Rc<Cell<bool>>,
         handle: Handle<T>,
-        snapshots: Option<Stream<'scope, T, Vec<SnapshotDone<T>>>>,
+        snapshots: Option<(Snapshots<T>, Chains, Option<Done<'scope, T>>)>,
     ) -> Self {
         let parts = RefCell::new(parts.into_iter().map(Some).collect());
+        let (cutting, snapshots) = match snapshots {
+            Some((snapshots, chains, done)) => (Some((snapshots, chains)), done),
+            None => (None, None),
+        };
         let (snapshots, message) = (RefCell::new(snapshots), std::marker::PhantomData);
-        Egresses { parts, bound, dead_letters_read, handle, snapshots, message }
+        Egresses { parts, bound, dead_letters_read, handle, cutting, snapshots, message }
     }
 
     /// The records of an egress, each at the ingress time that caused it. Each egress can be taken
@@ -65,6 +78,11 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         &self,
         egress: Egress<E>,
     ) -> Result<Stream<'scope, T, Vec<E>>, Error> {
+        self.take(self.number(egress)?, egress.name())
+    }
+
+    /// The number of an egress of this type.
+    fn number<E: 'static>(&self, egress: Egress<E>) -> Result<usize, Error> {
         let name = egress.name();
         let Some(at) = self.bound.iter().position(|bound| bound.name == name) else {
             return Err(Kind::UnknownEgress(name.to_owned()).into());
@@ -73,7 +91,42 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         if !self.bound[at].carries::<E>() {
             return Err(Kind::EgressType { egress: name.to_owned(), bound, asked }.into());
         }
-        self.take(at, name)
+        Ok(at)
+    }
+
+    /// An egress as an ingress of other functions, which take part in the same snapshots: a snapshot contains
+    /// each record on exactly one side, so nothing is lost or handled twice between them. `envelope` says for
+    /// whom a record is, and must not depend on anything else.
+    ///
+    /// With other operators in between, or none but [`stream`](Self::stream), that would not be so, since nobody
+    /// could tell on which side of a cut a record is: then the ingress must be
+    /// [replayed](crate::Snapshots::replayed).
+    ///
+    /// When the other functions have no room, records wait before them, and those that were emitted before a cut are
+    /// let in when the cut is taken. So a source should wait until the [handles](Self::handle) of both are ready.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stream`](Self::stream), and if snapshots are taken and the records of the egress are
+    /// [kept](crate::Functions::persisted_egress): those come again after a restart.
+    pub fn chained<E: 'static, N: 'static>(
+        &self,
+        egress: Egress<E>,
+        envelope: impl FnMut(E) -> Envelope<N> + 'static,
+    ) -> Result<Ingress<'scope, T, N>, Error> {
+        let (at, name) = (self.number(egress)?, egress.name());
+        if self.cutting.is_some() && self.bound[at].keeping.is_some() {
+            return Err(Kind::KeptAndChained(name.to_owned()).into());
+        }
+        let envelopes = each(self.take(at, name)?, name, envelope);
+        Ok(match &self.cutting {
+            None => envelopes.into(),
+            Some((snapshots, chains)) => {
+                let marks = CutMarks::new();
+                chains.borrow_mut().push((at, marks.clone()));
+                snapshots.ingress(name.to_owned(), ComesBack::Emitted(marks), envelopes)
+            }
+        })
     }
 
     /// An egress of changes, `(data, difference)`, as a differential collection: each change happens
@@ -192,6 +245,21 @@ fn unpack<'scope, T: Timestamp, E: 'static>(
         }
     });
     records
+}
+
+/// Another record for each, in order.
+fn each<'scope, T: Timestamp, D: 'static, E: 'static>(
+    records: Stream<'scope, T, Vec<D>>,
+    name: &str,
+    mut make: impl FnMut(D) -> E + 'static,
+) -> Stream<'scope, T, Vec<E>> {
+    records.unary(Pipeline, &format!("Chain [{name}]"), |_, _| {
+        move |input, output| {
+            input.for_each(|capability, records| {
+                output.session(&capability).give_iterator(records.drain(..).map(&mut make));
+            });
+        }
+    })
 }
 
 /// Changes with the times at which they travel.

@@ -1,14 +1,14 @@
 //! The functions of one worker as the handler of its loop: passes messages between the two and
 //! decides nothing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::rc::Rc;
 
 use timely::ExchangeData;
 use timely::progress::Timestamp;
 use timely_statefun_operators::{
-    Awaits, Handler, Held, Inbox, Outbox, Place, Places, Restore, Verdict, Waker, Work,
+    Awaits, CutMarks, Handler, Held, Inbox, Outbox, Place, Places, Restore, Verdict, Waker, Work,
 };
 
 use super::cutting::{Cutter, Cutting, own};
@@ -23,10 +23,14 @@ use crate::placement;
 use crate::remote::Caller;
 use crate::runner::Runner;
 
+/// The egresses that are ingresses of other functions, by number, and where cuts lie in them.
+pub(super) type Chains = Rc<RefCell<Vec<(usize, CutMarks)>>>;
+
 pub(super) struct FunctionHandler<M, T: Timestamp> {
     dispatcher: Dispatcher<M, T, Held>,
     /// If snapshots are taken.
     cutter: Option<Cutter<M, T>>,
+    chains: Chains,
     clock: Clock,
     operations: Runner<Result<M, String>>,
     calls: Caller,
@@ -41,6 +45,7 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         dead_letters_read: Rc<Cell<bool>>,
         (worker, peers): (usize, usize),
         cutting: Option<&Cutting<'_, T>>,
+        chains: Chains,
     ) -> Self {
         let bodies = functions.functions.iter().chain(&functions.namespaces);
         let endpoints = bodies.map(|(_, body)| match &body.code {
@@ -64,6 +69,7 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         FunctionHandler {
             dispatcher,
             cutter,
+            chains,
             clock,
             operations,
             calls,
@@ -275,6 +281,10 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
     fn take_cut(&mut self, cut: u64) {
         if let Some(cutter) = &mut self.cutter {
             cutter.take_cut(cut, &mut self.dispatcher);
+        }
+        // What was emitted before has left.
+        for (egress, marks) in self.chains.borrow().iter() {
+            marks.mark(cut, self.dispatcher.has_left(*egress));
         }
     }
 

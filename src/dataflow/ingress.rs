@@ -4,6 +4,7 @@ use std::fmt;
 
 use timely::dataflow::Stream;
 use timely::progress::Timestamp;
+use timely_statefun_operators::CutMarks;
 
 use super::snapshots::Snapshots;
 use crate::message::Envelope;
@@ -14,7 +15,7 @@ pub(crate) type Envelopes<'scope, T, M> = Stream<'scope, T, Vec<Envelope<M>>>;
 /// A stream of messages for functions whose snapshots are taken: a stream with a name, and with what
 /// becomes of it when the program goes on from a snapshot.
 ///
-/// [`Snapshots`] makes them. Programs that take no snapshots give streams as they are.
+/// [`Snapshots`] makes them, and [`Egresses::chained`](crate::Egresses::chained). Programs that take no snapshots give streams as they are.
 pub struct Ingress<'scope, T: Timestamp, M> {
     pub(super) stream: Envelopes<'scope, T, M>,
     /// None where the program takes no snapshots.
@@ -24,9 +25,19 @@ pub struct Ingress<'scope, T: Timestamp, M> {
 /// Where the records of an ingress come from.
 pub(super) struct Source<T: Timestamp> {
     pub(super) name: String,
-    /// Whether they come again after a restart, from a position on.
-    pub(super) is_replayed: bool,
+    pub(super) comes_back: ComesBack,
     pub(super) snapshots: Snapshots<T>,
+}
+
+/// What becomes of the records of an ingress after a restart.
+#[derive(Debug)]
+pub(super) enum ComesBack {
+    /// They come again, from a position on.
+    Replayed,
+    No,
+    /// Other functions emit them, and either they will be emitted again or the cut contains them. Cuts lie
+    /// where these marks say.
+    Emitted(CutMarks),
 }
 
 impl<T: Timestamp> Snapshots<T> {
@@ -41,7 +52,7 @@ impl<T: Timestamp> Snapshots<T> {
         name: impl Into<String>,
         stream: Envelopes<'scope, T, M>,
     ) -> Ingress<'scope, T, M> {
-        self.ingress(name.into(), true, stream)
+        self.ingress(name.into(), ComesBack::Replayed, stream)
     }
 
     /// An ingress whose source cannot be read again, or is not: what came after the last durable cut is
@@ -51,16 +62,16 @@ impl<T: Timestamp> Snapshots<T> {
         name: impl Into<String>,
         stream: Envelopes<'scope, T, M>,
     ) -> Ingress<'scope, T, M> {
-        self.ingress(name.into(), false, stream)
+        self.ingress(name.into(), ComesBack::No, stream)
     }
 
-    fn ingress<'scope, M>(
+    pub(super) fn ingress<'scope, M>(
         &self,
         name: String,
-        is_replayed: bool,
+        comes_back: ComesBack,
         stream: Envelopes<'scope, T, M>,
     ) -> Ingress<'scope, T, M> {
-        Ingress { stream, source: Some(Source { name, is_replayed, snapshots: self.clone() }) }
+        Ingress { stream, source: Some(Source { name, comes_back, snapshots: self.clone() }) }
     }
 }
 
@@ -76,7 +87,7 @@ impl<T: Timestamp, M> fmt::Debug for Ingress<'_, T, M> {
         let source = self.source.as_ref();
         f.debug_struct("Ingress")
             .field("name", &source.map(|source| &source.name))
-            .field("is_replayed", &source.map(|source| source.is_replayed))
+            .field("comes_back", &source.map(|source| &source.comes_back))
             .finish_non_exhaustive()
     }
 }

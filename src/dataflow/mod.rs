@@ -16,7 +16,7 @@ use timely_statefun_operators::{Demux, LoopConfig, LoopHandle, keyed_loop};
 
 use cutting::Cutting;
 pub use egresses::Egresses;
-use handler::FunctionHandler;
+use handler::{Chains, FunctionHandler};
 use ingress::Envelopes;
 pub use ingress::Ingress;
 pub use snapshots::{SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
@@ -71,11 +71,13 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
     let dead_letters_read = Rc::new(Cell::new(false));
     let read = Rc::clone(&dead_letters_read);
     let place = (scope.index(), scope.peers());
-    let handler = FunctionHandler::new(functions, names, read, place, cutting.as_ref());
+    let chains = Chains::default();
+    let handler =
+        FunctionHandler::new(functions, names, read, place, cutting.as_ref(), chains.clone());
     let (output, handle) = keyed_loop(scope, &name, ingresses, config, cuts, handler);
     let parts = output.demux(&name, bound.len() + 1, |batch: &Batch| batch.egress);
-    let done = cutting.and_then(|cutting| cutting.done);
-    Ok(Egresses::new(parts, bound, dead_letters_read, handle, done))
+    let snapshots = cutting.map(|cutting| (cutting.snapshots, chains, cutting.done));
+    Ok(Egresses::new(parts, bound, dead_letters_read, handle, snapshots))
 }
 
 fn loop_config<M, T: Timestamp>(

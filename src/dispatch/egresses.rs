@@ -78,7 +78,8 @@ impl<T> ErasedEgress<T> {
 pub(super) trait AnyBuffer<T> {
     fn commit(&mut self);
     fn rollback(&mut self);
-    fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch));
+    /// Says how many records there were.
+    fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch)) -> u64;
     /// Whether the running invocation has emitted nothing to it.
     fn is_untouched(&self) -> bool;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -117,10 +118,11 @@ impl<T: Clone + PartialEq + 'static, E: 'static> AnyBuffer<T> for Buffer<T, E> {
     }
 
     /// In the order of emission: a batch ends where the time changes.
-    fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch)) {
+    fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch)) -> u64 {
         self.committed = 0;
+        let count = self.records.len() as u64;
         let mut records = self.records.drain(..);
-        let Some((mut time, first)) = records.next() else { return };
+        let Some((mut time, first)) = records.next() else { return 0 };
         let mut batch = vec![first];
         for (next, record) in records {
             if next != time {
@@ -131,6 +133,7 @@ impl<T: Clone + PartialEq + 'static, E: 'static> AnyBuffer<T> for Buffer<T, E> {
             batch.push(record);
         }
         receive(&time, Batch { egress, records: Box::new(batch) });
+        count
     }
 
     fn is_untouched(&self) -> bool {
@@ -161,6 +164,8 @@ pub(crate) struct Egresses<T> {
     buffers: Vec<Box<dyn AnyBuffer<T>>>,
     /// Egresses the running invocation emitted to.
     touched: Vec<usize>,
+    /// How many records have left each.
+    left: Vec<u64>,
     dead_letters_read: Rc<Cell<bool>>,
 }
 
@@ -171,8 +176,10 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
         dead_letters_read: Rc<Cell<bool>>,
     ) -> Self {
         let dead_letters = ErasedEgress::new(dead_letters);
-        let buffers = bound.iter().chain([&dead_letters]).map(|egress| (egress.make)()).collect();
-        Egresses { bound, buffers, touched: Vec::new(), dead_letters_read }
+        let buffers = bound.iter().chain([&dead_letters]).map(|egress| (egress.make)());
+        let buffers: Vec<_> = buffers.collect();
+        let left = vec![0; buffers.len()];
+        Egresses { bound, buffers, touched: Vec::new(), left, dead_letters_read }
     }
 
     pub(super) fn emit<E: 'static>(
@@ -272,7 +279,12 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
 
     pub(super) fn drain(&mut self, receive: &mut dyn FnMut(&T, Batch)) {
         for (egress, buffer) in self.buffers.iter_mut().enumerate() {
-            buffer.drain(egress, receive);
+            self.left[egress] += buffer.drain(egress, receive);
         }
+    }
+
+    /// How many records have left one.
+    pub(super) fn left(&self, egress: usize) -> u64 {
+        self.left[egress]
     }
 }

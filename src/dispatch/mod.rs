@@ -636,6 +636,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         self.egresses.drain(receive);
     }
 
+    /// How many records have left an egress.
+    pub(crate) fn has_left(&self, egress: usize) -> u64 {
+        self.egresses.left(egress)
+    }
+
     fn stop(&self, head: &Head, reason: Reason) -> Verdict {
         let worker = self.bound.worker;
         Verdict::Stop(Stopped { address: Some(self.names.target(head)), reason, worker })

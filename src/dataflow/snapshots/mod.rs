@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use timely::dataflow::{Scope, Stream};
 use timely::progress::Timestamp;
 use timely::worker::Worker;
-use timely_statefun_operators::{CutControl, Cuts, Decider, Positions, bulletin, council};
+use timely_statefun_operators::{CutControl, Decider, Positions, bulletin, council};
 use tokio::runtime::Handle;
 
 use chair::Chair;
@@ -246,7 +246,12 @@ struct State<T: Timestamp> {
 }
 
 struct Shared<T: Timestamp> {
+    /// The dataflow that all sets are in.
+    dataflow: usize,
+    /// Those that belong to the loops, and end with them.
     scribe: Weak<RefCell<Scribe<T>>>,
+    reading: Option<Weak<RefCell<Reading>>>,
+    decider: Decider<T>,
 }
 
 impl<T: Timestamp> Snapshots<T> {
@@ -370,33 +375,47 @@ impl<T: Timestamp> Snapshots<T> {
         ingresses: Vec<String>,
     ) -> Result<Cutting<'scope, T>, Error> {
         let mut state = self.inner.state.borrow_mut();
+        let (twice, begun) = (
+            |what, name| Error::from(Kind::TwiceInSnapshots { what, name }),
+            || Error::from(Kind::SnapshotsBegun(set.to_owned())),
+        );
+        let mut names = BTreeSet::new();
         for name in ingresses {
             address::check_part("ingress", &name)?;
-            if state.ingresses.contains(&name) {
-                return Err(Kind::TwiceInSnapshots { what: "ingress", name }.into());
+            if state.ingresses.contains(&name) || names.contains(&name) {
+                return Err(twice("ingress", name));
             }
-            state.ingresses.insert(name);
+            names.insert(name);
         }
-        let begun = || Error::from(Kind::SnapshotsBegun(set.to_owned()));
-        if state.shared.is_some() {
-            return Err(begun());
-        }
-        let (scribe, reading, cuts, done) = self.share(scope, &mut state);
-        let done = Some(done);
+        let (joined, done) = match &state.shared {
+            // While a dataflow is built nothing of it runs: no set of it has missed a cut.
+            Some(shared) if shared.dataflow == scope.addr()[0] => {
+                (shared.joined().ok_or_else(begun)?, None)
+            }
+            Some(_) => return Err(begun()),
+            None => {
+                let (joined, done) = self.share(scope, &mut state);
+                (joined, Some(done))
+            }
+        };
+        let Joined { scribe, reading, decider } = joined;
         if scribe.borrow().set_names().iter().any(|name| name == set) {
-            let (what, name) = ("functions", set.to_owned());
-            return Err(Kind::TwiceInSnapshots { what, name }.into());
+            return Err(twice("functions", set.to_owned()));
         }
         let set = scribe.borrow_mut().join(set).ok_or_else(begun)?;
         if let Some(reading) = &reading {
             reading.borrow_mut().join();
         }
-        let snapshots = self.clone();
-        Ok(Cutting { snapshots, scribe, set, reading, cuts, done })
+        state.ingresses.append(&mut names);
+        Ok(Cutting { snapshots: self.clone(), scribe, set, reading, decider, done })
     }
 
     /// Makes what all sets share.
-    fn share<'scope>(&self, scope: Scope<'scope, T>, state: &mut State<T>) -> Made<'scope, T> {
+    fn share<'scope>(
+        &self,
+        scope: Scope<'scope, T>,
+        state: &mut State<T>,
+    ) -> (Joined<T>, Stream<'scope, T, Vec<SnapshotDone<T>>>) {
         let Inner { worker, peers, begun, policy, process, control, .. } = &*self.inner;
         let council = council(scope, "Snapshots");
         let (bulletin, done) = bulletin(scope, "Snapshots");
@@ -416,18 +435,34 @@ impl<T: Timestamp> Snapshots<T> {
             let process = Arc::clone(&self.inner.process);
             Rc::new(RefCell::new(Reading::new(process, commit, parts)))
         });
-        state.shared = Some(Shared { scribe: Rc::downgrade(&scribe) });
-        (scribe, reading, decider.into(), done)
+        state.shared = Some(Shared {
+            dataflow: scope.addr()[0],
+            scribe: Rc::downgrade(&scribe),
+            reading: reading.as_ref().map(Rc::downgrade),
+            decider: decider.clone(),
+        });
+        (Joined { scribe, reading, decider }, done)
     }
 }
 
-/// What the first set makes for all.
-type Made<'scope, T> = (
-    Rc<RefCell<Scribe<T>>>,
-    Option<Rc<RefCell<Reading>>>,
-    Cuts<'scope, T>,
-    Stream<'scope, T, Vec<SnapshotDone<T>>>,
-);
+/// What a set gets of what all share.
+struct Joined<T: Timestamp> {
+    scribe: Rc<RefCell<Scribe<T>>>,
+    reading: Option<Rc<RefCell<Reading>>>,
+    decider: Decider<T>,
+}
+
+impl<T: Timestamp> Shared<T> {
+    /// For another set. `None` if the others are over.
+    fn joined(&self) -> Option<Joined<T>> {
+        let scribe = self.scribe.upgrade()?;
+        let reading = match &self.reading {
+            Some(reading) => Some(reading.upgrade()?),
+            None => None,
+        };
+        Some(Joined { scribe, reading, decider: self.decider.clone() })
+    }
+}
 
 impl<T: Timestamp> Clone for Snapshots<T> {
     fn clone(&self) -> Self {
