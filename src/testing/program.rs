@@ -230,6 +230,7 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
             if until(running) {
                 return Ok(());
             }
+            assert!(running.worker.has_dataflows(), "the program has come to its end");
             let waits = running.watch.under_way() > 0;
             if began.elapsed() > PATIENCE {
                 let (stats, under_way) = (running.handle.stats(), running.watch.under_way());
@@ -294,7 +295,8 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     /// # Panics
     ///
     /// If no embedded function is bound to the address, if its state is used otherwise than it is declared,
-    /// or if something is done besides.
+    /// or if something is done besides. Also if the program has come to its end: ingress is closed, and
+    /// nothing is left to do.
     #[track_caller]
     pub fn with<R: 'static>(
         &mut self,
