@@ -33,8 +33,8 @@ pub(super) struct Cutting<'scope, T: Timestamp> {
     pub(super) set: SetNumber,
     pub(super) reading: Option<Rc<RefCell<Reading>>>,
     pub(super) decider: Decider<T>,
-    /// What is told of snapshots, if this is the first set.
-    pub(super) done: Option<Stream<'scope, T, Vec<SnapshotDone<T>>>>,
+    /// What is told of snapshots.
+    pub(super) done: Stream<'scope, T, Vec<SnapshotDone<T>>>,
 }
 
 impl<'scope, T: Timestamp> Cutting<'scope, T> {

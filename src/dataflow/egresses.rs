@@ -57,11 +57,11 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         bound: Vec<ErasedEgress<T>>,
         dead_letters_read: Rc<Cell<bool>>,
         handle: Handle<T>,
-        snapshots: Option<(Snapshots<T>, Chains, Option<Done<'scope, T>>)>,
+        snapshots: Option<(Snapshots<T>, Chains, Done<'scope, T>)>,
     ) -> Self {
         let parts = RefCell::new(parts.into_iter().map(Some).collect());
         let (cutting, snapshots) = match snapshots {
-            Some((snapshots, chains, done)) => (Some((snapshots, chains)), done),
+            Some((snapshots, chains, done)) => (Some((snapshots, chains)), Some(done)),
             None => (None, None),
         };
         let (snapshots, message) = (RefCell::new(snapshots), std::marker::PhantomData);
@@ -118,7 +118,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         if self.cutting.is_some() && self.bound[at].keeping.is_some() {
             return Err(Kind::KeptAndChained(name.to_owned()).into());
         }
-        let envelopes = each(self.take(at, name)?, name, envelope);
+        let envelopes = each(self.take(at, name)?, &format!("Chain [{name}]"), envelope);
         Ok(match &self.cutting {
             None => envelopes.into(),
             Some((snapshots, chains)) => {
@@ -188,8 +188,8 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
     ///
     /// # Errors
     ///
-    /// If no snapshots are taken, or it was taken before; where several sets of functions share
-    /// snapshots, the first that is built has it.
+    /// If no snapshots are taken, or it was taken before. Each set of functions has it, where several share
+    /// snapshots.
     pub fn snapshots(&self) -> Result<Stream<'scope, T, Vec<SnapshotDone<T>>>, Error> {
         let snapshots = self.snapshots.borrow_mut().take();
         Ok(snapshots.ok_or_else(|| Kind::EgressTaken(SNAPSHOTS.to_owned()))?)
@@ -248,12 +248,12 @@ fn unpack<'scope, T: Timestamp, E: 'static>(
 }
 
 /// Another record for each, in order.
-fn each<'scope, T: Timestamp, D: 'static, E: 'static>(
+pub(super) fn each<'scope, T: Timestamp, D: 'static, E: 'static>(
     records: Stream<'scope, T, Vec<D>>,
     name: &str,
     mut make: impl FnMut(D) -> E + 'static,
 ) -> Stream<'scope, T, Vec<E>> {
-    records.unary(Pipeline, &format!("Chain [{name}]"), |_, _| {
+    records.unary(Pipeline, name, |_, _| {
         move |input, output| {
             input.for_each(|capability, records| {
                 output.session(&capability).give_iterator(records.drain(..).map(&mut make));

@@ -14,6 +14,7 @@ use timely_statefun_operators::{Bulletin, CutControl};
 
 use super::SnapshotDone;
 use super::news::{Failure, Fate, News, Written};
+use super::scribe::both;
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::snapshot::{Cut, Keeper, Kept, PartEntry};
@@ -24,7 +25,8 @@ pub(super) struct Chair<T: Timestamp> {
     keeper: Keeper,
     control: CutControl<T>,
     deadline: Duration,
-    bulletin: Bulletin<T, SnapshotDone<T>>,
+    /// Where snapshots are told of, one for each set of functions.
+    bulletins: Vec<Bulletin<T, SnapshotDone<T>>>,
     /// What the next cut is an increment of.
     base: Option<u64>,
     open: Option<Open<T>>,
@@ -52,10 +54,15 @@ impl<T: Timestamp> Chair<T> {
         keeper: Keeper,
         control: CutControl<T>,
         deadline: Duration,
-        bulletin: Bulletin<T, SnapshotDone<T>>,
         base: Option<u64>,
     ) -> Self {
-        Chair { peers, keeper, control, deadline, bulletin, base, open: None, kept: channel() }
+        let (bulletins, open, kept) = (Vec::new(), None, channel());
+        Chair { peers, keeper, control, deadline, bulletins, base, open, kept }
+    }
+
+    /// Tells of snapshots here as well.
+    pub(super) fn tell_in(&mut self, bulletin: Bulletin<T, SnapshotDone<T>>) {
+        self.bulletins.push(bulletin);
     }
 
     /// Notes that a cut was taken, on this worker first or by what another one says.
@@ -93,6 +100,7 @@ impl<T: Timestamp> Chair<T> {
             }
             News::Heard { cut } => self.heard(cut),
             News::Asked => self.control.request(),
+            News::AskedAligned(to) => self.control.request_aligned(to.into_iter().collect()),
             News::Fate(_) | News::Stop(_) => {}
         }
     }
@@ -110,6 +118,7 @@ impl<T: Timestamp> Chair<T> {
         for written in std::mem::take(workers).into_values() {
             parts.extend(written.parts);
             complete.extend(written.complete);
+            done.aligned = both(done.aligned, written.aligned);
             for (ingress, positions) in written.positions {
                 let known = done.positions.entry(ingress).or_default();
                 for (partition, position) in positions {
@@ -146,12 +155,13 @@ impl<T: Timestamp> Chair<T> {
                 Ok(()) => {
                     let done = done.clone();
                     // What is complete now is said before it is known to be: the record first.
-                    let complete = done.complete.clone();
-                    self.bulletin.say(done);
-                    // Where nothing is open any more, the frontier ends with this chair: a last cut may come,
-                    // of which nothing could be told afterwards.
-                    if !complete.is_empty() {
-                        self.bulletin.advance(&complete);
+                    for bulletin in &self.bulletins {
+                        bulletin.say(done.clone());
+                        // Where nothing is open any more, the frontier ends with this chair: a last cut may
+                        // come, of which nothing could be told afterwards.
+                        if !done.complete.is_empty() {
+                            bulletin.advance(&done.complete);
+                        }
                     }
                     self.decide(true, base, tell);
                 }

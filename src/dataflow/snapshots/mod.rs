@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use timely::dataflow::{Scope, Stream};
-use timely::progress::Timestamp;
+use timely::dataflow::Scope;
+use timely::progress::{Antichain, Timestamp};
 use timely::worker::Worker;
 use timely_statefun_operators::{CutControl, Decider, Positions, bulletin, council};
 use tokio::runtime::Handle;
@@ -127,6 +127,10 @@ pub struct SnapshotDone<T> {
     pub counts: SnapshotCounts,
     /// How many bytes were written for it, without its manifest.
     pub bytes: u64,
+    /// `None` unless it was [asked for](Snapshots::request_aligned) with a frontier. Then, whether it contains
+    /// of ingress exactly what is before that: not if some of the rest had been let in already.
+    #[serde(default)]
+    pub aligned: Option<bool>,
 }
 
 /// How much was written for a snapshot, by what it is. What an increment builds upon is not counted again.
@@ -185,6 +189,7 @@ impl<T: Timestamp> SnapshotDone<T> {
             complete: Vec::new(),
             counts: SnapshotCounts::default(),
             bytes: 0,
+            aligned: None,
         }
     }
 
@@ -333,13 +338,31 @@ impl<T: Timestamp> Snapshots<T> {
     /// Asks for a snapshot, as soon as none is under way. Several requests meanwhile are one. Any
     /// worker may ask; it is forgotten if no functions are given these snapshots.
     pub fn request(&self) {
-        self.ask();
+        self.tell(Scribe::ask);
     }
 
-    fn ask(&self) {
+    /// Asks for a snapshot that contains exactly the ingress before a frontier: what is at a time that is not
+    /// at or after an element of it. Any worker may ask, and one is enough; like a [request](Self::request) it
+    /// is forgotten if no functions have been given these snapshots.
+    ///
+    /// From when it comes to be known on all workers, gates let in nothing at or after the frontier, and it is
+    /// taken when all ingress of all workers has come to it. Meanwhile other snapshots are taken, and if an
+    /// ingress never comes to it, it is taken when all have closed. Several are taken one after the other. Within
+    /// a partition of an ingress, times must not go back. What is [chained](crate::Egresses::chained) follows
+    /// from other ingress and is not held back.
+    ///
+    /// [`SnapshotDone::aligned`] says whether it came in time, which a frontier does that no ingress is near.
+    /// One that is given up is not tried again. While a source waits until the [handle](crate::Handle) is ready,
+    /// as many records as a gate's [credit](crate::Limits::gate_credit_records) may wait for the snapshot
+    /// without it being less so; past that, ingress that has not come to the frontier must be fed all the same.
+    pub fn request_aligned(&self, frontier: Antichain<T>) {
+        self.tell(|scribe| scribe.ask_aligned(&frontier));
+    }
+
+    fn tell(&self, tell: impl FnOnce(&Scribe<T>)) {
         let state = self.inner.state.borrow();
         if let Some(scribe) = state.shared.as_ref().and_then(|shared| shared.scribe.upgrade()) {
-            scribe.borrow().ask();
+            tell(&scribe.borrow());
         }
     }
 
@@ -387,16 +410,13 @@ impl<T: Timestamp> Snapshots<T> {
             }
             names.insert(name);
         }
-        let (joined, done) = match &state.shared {
+        let joined = match &state.shared {
             // While a dataflow is built nothing of it runs: no set of it has missed a cut.
             Some(shared) if shared.dataflow == scope.addr()[0] => {
-                (shared.joined().ok_or_else(begun)?, None)
+                shared.joined().ok_or_else(begun)?
             }
             Some(_) => return Err(begun()),
-            None => {
-                let (joined, done) = self.share(scope, &mut state);
-                (joined, Some(done))
-            }
+            None => self.share(scope, &mut state),
         };
         let Joined { scribe, reading, decider } = joined;
         if scribe.borrow().set_names().iter().any(|name| name == set) {
@@ -407,25 +427,22 @@ impl<T: Timestamp> Snapshots<T> {
             reading.borrow_mut().join();
         }
         state.ingresses.append(&mut names);
+        let (bulletin, done) = bulletin(scope, "Snapshots");
+        scribe.borrow_mut().tell_in(bulletin);
         Ok(Cutting { snapshots: self.clone(), scribe, set, reading, decider, done })
     }
 
     /// Makes what all sets share.
-    fn share<'scope>(
-        &self,
-        scope: Scope<'scope, T>,
-        state: &mut State<T>,
-    ) -> (Joined<T>, Stream<'scope, T, Vec<SnapshotDone<T>>>) {
+    fn share(&self, scope: Scope<'_, T>, state: &mut State<T>) -> Joined<T> {
         let Inner { worker, peers, begun, policy, process, control, .. } = &*self.inner;
         let council = council(scope, "Snapshots");
-        let (bulletin, done) = bulletin(scope, "Snapshots");
         let mut decider = Decider::new(control).deadline(Duration::MAX);
         if let Some(interval) = policy.interval {
             decider = decider.interval(interval);
         }
         let chair = state.keeper.take().map(|keeper| {
             let (control, deadline) = (control.clone(), policy.deadline);
-            Chair::new(*peers, keeper, control, deadline, bulletin, begun.base)
+            Chair::new(*peers, keeper, control, deadline, begun.base)
         });
         let (process, part_bytes) = (Arc::clone(process), self.inner.part_bytes);
         let execution = begun.execution;
@@ -441,7 +458,7 @@ impl<T: Timestamp> Snapshots<T> {
             reading: reading.as_ref().map(Rc::downgrade),
             decider: decider.clone(),
         });
-        (Joined { scribe, reading, decider }, done)
+        Joined { scribe, reading, decider }
     }
 }
 
@@ -476,5 +493,37 @@ impl<T: Timestamp> fmt::Debug for Snapshots<T> {
             .field("execution", &self.inner.begun.execution)
             .field("restored", &self.inner.restored)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A note as it was written before snapshots could be aligned.
+    #[derive(Serialize)]
+    struct Before {
+        cut: u64,
+        positions: BTreeMap<String, Positions>,
+        complete: Vec<u64>,
+        counts: SnapshotCounts,
+        bytes: u64,
+    }
+
+    #[test]
+    fn a_note_from_before_snapshots_could_be_aligned_is_read() {
+        let before = Before {
+            cut: 7,
+            positions: BTreeMap::from([("log".to_owned(), Positions::from([(1, 2)]))]),
+            complete: vec![3],
+            counts: SnapshotCounts::default(),
+            bytes: 9,
+        };
+        let note = rmp_serde::to_vec_named(&before).unwrap();
+        let done: SnapshotDone<u64> = rmp_serde::from_slice(&note).unwrap();
+        assert_eq!((done.cut, done.bytes, done.aligned), (7, 9, None));
+        let aligned = SnapshotDone { aligned: Some(true), ..done };
+        let note = aligned.note().1;
+        assert_eq!(rmp_serde::from_slice::<SnapshotDone<u64>>(&note).unwrap(), aligned);
     }
 }

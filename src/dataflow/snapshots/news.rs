@@ -20,6 +20,8 @@ pub(super) enum News<T> {
     Heard { cut: u64 },
     /// To worker 0: a snapshot is wanted.
     Asked,
+    /// To worker 0: one is wanted that is aligned to the frontier of these times.
+    AskedAligned(Vec<T>),
     /// From worker 0 to all: the program must stop.
     Stop(Reason),
 }
@@ -30,6 +32,8 @@ pub(super) struct Written<T> {
     pub(super) parts: Vec<PartEntry>,
     pub(super) positions: BTreeMap<String, Positions>,
     pub(super) complete: Vec<T>,
+    /// If the cut is aligned to a frontier, whether all gates could keep to it.
+    pub(super) aligned: Option<bool>,
     pub(super) counts: SnapshotCounts,
 }
 

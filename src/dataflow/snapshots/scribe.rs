@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use timely::progress::{Antichain, Timestamp};
-use timely_statefun_operators::{AtCut, Council, Positions, Waker};
+use timely_statefun_operators::{AtCut, Bulletin, Council, Positions, Waker};
 
-use super::SnapshotCounts;
 use super::chair::Chair;
 use super::news::{Failure, Fate, News, Written};
+use super::{SnapshotCounts, SnapshotDone};
 use crate::clock::Clock;
 use crate::dead_letter::{Reason, Stopped};
 use crate::dispatch::{CutError, CutSink, CutType, RecordKind, TypeIndex};
@@ -42,7 +42,7 @@ pub(in crate::dataflow) struct Scribe<T: Timestamp> {
     /// The last cut of which is known what became of it.
     over: u64,
     /// What gates have noted of cuts that are not over.
-    noted: BTreeMap<u64, BTreeMap<String, Positions>>,
+    noted: BTreeMap<u64, Noted>,
     stored: (Sender<Stored>, Receiver<Stored>),
     wakers: Wakers,
     /// Why the program must stop.
@@ -50,6 +50,14 @@ pub(in crate::dataflow) struct Scribe<T: Timestamp> {
 }
 
 type Stored = (u64, Result<PartEntry, SnapshotError>);
+
+/// What the gates of this worker have noted of a cut.
+#[derive(Default)]
+struct Noted {
+    positions: BTreeMap<String, Positions>,
+    /// If the cut is aligned to a frontier, whether all could keep to it.
+    aligned: Option<bool>,
+}
 
 /// Wakes the loops of all sets, from any thread.
 #[derive(Clone, Default)]
@@ -124,6 +132,13 @@ impl<T: Timestamp> Scribe<T> {
         Some(number)
     }
 
+    /// Tells of snapshots in this bulletin as well, if this is worker 0.
+    pub(super) fn tell_in(&mut self, bulletin: Bulletin<T, SnapshotDone<T>>) {
+        if let Some(chair) = &mut self.chair {
+            chair.tell_in(bulletin);
+        }
+    }
+
     /// The names of all sets.
     pub(in crate::dataflow) fn set_names(&self) -> Vec<String> {
         self.sets.iter().map(|set| set.name.clone()).collect()
@@ -137,6 +152,11 @@ impl<T: Timestamp> Scribe<T> {
     /// Asks worker 0 for a snapshot.
     pub(super) fn ask(&self) {
         self.council.tell(0, News::Asked);
+    }
+
+    /// Asks worker 0 for one that is aligned to a frontier.
+    pub(super) fn ask_aligned(&self, frontier: &Antichain<T>) {
+        self.council.tell(0, News::AskedAligned(frontier.elements().to_vec()));
     }
 
     /// A set takes a cut. Says whether it is an increment of the last that was committed; `None` if the cut
@@ -176,7 +196,8 @@ impl<T: Timestamp> Scribe<T> {
         let Some(scribe) = this.upgrade() else { return };
         let mut scribe = scribe.borrow_mut();
         let noted = scribe.noted.entry(at.cut).or_default();
-        noted.insert(ingress.to_owned(), at.positions.clone());
+        noted.positions.insert(ingress.to_owned(), at.positions.clone());
+        noted.aligned = both(noted.aligned, at.aligned);
     }
 
     /// A record of an ingress cannot be replayed.
@@ -282,7 +303,8 @@ impl<T: Timestamp> Scribe<T> {
         let noted = self.noted.remove(&open.cut).unwrap_or_default();
         let written = Written {
             parts: std::mem::take(&mut open.parts),
-            positions: noted,
+            positions: noted.positions,
+            aligned: noted.aligned,
             complete: open.complete.elements().to_vec(),
             counts: open.counts,
         };
@@ -369,6 +391,11 @@ impl<T: Timestamp> Scribe<T> {
     pub(in crate::dataflow) fn look_after(&self) -> Option<Duration> {
         self.chair.as_ref().and_then(Chair::look_after)
     }
+}
+
+/// What two parts of a cut say of its alignment, if they say something.
+pub(super) fn both(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+    one.into_iter().chain(other).reduce(|one, other| one && other)
 }
 
 /// The kind of a section that says whose records a part has, and what numbers of function types in them
