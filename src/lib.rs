@@ -40,8 +40,8 @@ pub use buffer::BufferSpec;
 pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{
-    Egresses, Handle, Ingress, SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots,
-    StatefulFunctions,
+    Egresses, Handle, Ingress, Persisted, PersistedUpdates, SnapshotCounts, SnapshotDone,
+    SnapshotPolicy, Snapshots, StatefulFunctions,
 };
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 pub use dispatch::{Buffer, Context, NoCaller, Outcome, Table, TokenInUse};

@@ -5,6 +5,7 @@ mod cutting;
 mod egresses;
 mod handler;
 mod ingress;
+mod persist;
 mod snapshots;
 
 use std::cell::Cell;
@@ -19,6 +20,7 @@ pub use egresses::Egresses;
 use handler::{Chains, FunctionHandler};
 use ingress::Envelopes;
 pub use ingress::Ingress;
+pub use persist::{Persisted, PersistedUpdates};
 pub use snapshots::{SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
 
 use crate::dead_letter::Stopped;
