@@ -149,13 +149,17 @@ pub struct SnapshotCounts {
     pub logged: u64,
     /// Asynchronous operations that were under way.
     pub operations: u64,
-    /// Delayed messages, and those that wait no more.
+    /// Delayed messages.
     pub delayed: u64,
+    /// Delayed messages that a snapshot before had and that wait no more: they were sent off, or cancelled.
+    #[serde(default)]
+    pub delayed_over: u64,
 }
 
 impl SnapshotCounts {
-    fn count(&mut self, kind: RecordKind) {
+    fn count(&mut self, kind: RecordKind, is_over: bool) {
         *match kind {
+            RecordKind::Delayed if is_over => &mut self.delayed_over,
             RecordKind::State => &mut self.state,
             RecordKind::InFlight => &mut self.in_flight,
             RecordKind::Retrying => &mut self.retrying,
@@ -174,6 +178,7 @@ impl SnapshotCounts {
         self.logged += other.logged;
         self.operations += other.operations;
         self.delayed += other.delayed;
+        self.delayed_over += other.delayed_over;
     }
 }
 
@@ -525,5 +530,45 @@ mod tests {
         let aligned = SnapshotDone { aligned: Some(true), ..done };
         let note = aligned.note().1;
         assert_eq!(rmp_serde::from_slice::<SnapshotDone<u64>>(&note).unwrap(), aligned);
+    }
+
+    /// What waits no more was counted as what waits, so a snapshot without any message seemed to have some.
+    #[test]
+    fn a_delayed_message_that_is_over_is_not_counted_as_one() {
+        let mut counts = SnapshotCounts::default();
+        counts.count(RecordKind::Delayed, false);
+        counts.count(RecordKind::Delayed, true);
+        counts.count(RecordKind::State, true);
+        let mut sum = counts;
+        sum.add(counts);
+        let expected = SnapshotCounts { delayed: 2, delayed_over: 2, state: 2, ..sum };
+        assert_eq!((sum, sum.queued), (expected, 0));
+    }
+
+    /// Manifests of earlier versions say nothing of it.
+    #[test]
+    fn counts_that_were_written_before_are_read() {
+        #[derive(Serialize)]
+        struct Before {
+            state: u64,
+            in_flight: u64,
+            retrying: u64,
+            queued: u64,
+            logged: u64,
+            operations: u64,
+            delayed: u64,
+        }
+        let before = Before {
+            state: 1,
+            in_flight: 2,
+            retrying: 3,
+            queued: 4,
+            logged: 5,
+            operations: 6,
+            delayed: 7,
+        };
+        let note = rmp_serde::to_vec_named(&before).unwrap();
+        let counts: SnapshotCounts = rmp_serde::from_slice(&note).unwrap();
+        assert_eq!((counts.delayed, counts.delayed_over, counts.in_flight), (7, 0, 2));
     }
 }

@@ -430,7 +430,8 @@ impl<T> CutSink for Sink<'_, T> {
                 unnamed.push((self.set, *index));
             }
         }
-        counts.count(kind);
+        // A message has a target, and what only says that one waits no more has none.
+        counts.count(kind, types.is_empty());
         writer.append(section(self.set, kind.number()), u32::from(bin), |section| {
             put_varint(section, record.iter().map(|piece| piece.len() as u64).sum());
             record.iter().for_each(|piece| section.extend_from_slice(piece));
