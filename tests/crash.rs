@@ -91,6 +91,8 @@ struct Processes {
     children: Vec<Child>,
     lines: Receiver<String>,
     hosts: Option<PathBuf>,
+    /// Whether they have written something, which they do together.
+    have_met: bool,
 }
 
 impl Drop for Processes {
@@ -107,7 +109,10 @@ impl Crash {
     /// Runs one plan until it has come to its end.
     fn run_plan(&mut self, rounds: usize) {
         let name = format!("crash-{}-{}", std::process::id(), self.random.any());
-        let directory = Directory(std::env::temp_dir().join(name));
+        // In memory where there is such a place: nothing is lost here but programs, and cuts are more.
+        let memory = PathBuf::from("/dev/shm");
+        let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let directory = Directory(place.join(name));
         let plan_seed = self.random.below(1 << 30);
         let (mut layout, mut began) = (usize::MAX, Instant::now());
         loop {
@@ -121,9 +126,12 @@ impl Crash {
             if !is_enough && !self.wait_to_kill(&mut processes, &directory.0) {
                 self.totals.kills += 1;
                 began = Instant::now();
-                // Whichever process is killed, the others end as well.
+                // Whichever process is killed, the others end as well; at once, where all have met.
                 let victim = self.random.below(processes.children.len() as u64) as usize;
                 processes.children[victim].kill().unwrap();
+                if !processes.have_met {
+                    processes.children.iter_mut().for_each(|child| child.kill().unwrap());
+                }
                 for child in &mut processes.children {
                     wait(child);
                 }
@@ -150,7 +158,7 @@ impl Crash {
         let children = (0..process_count).map(|process| {
             let mut command = program();
             command.args(["--seed", &plan_seed.to_string(), "--messages", "60000"]);
-            command.args(["--instances", "300", "--interval", "10", "--snapshots"]);
+            command.args(["--instances", "300", "--interval", "5", "--snapshots"]);
             command.arg(directory).args(["-w", &workers.to_string()]);
             if let Some(hosts) = &hosts {
                 let (n, p) = (process_count.to_string(), process.to_string());
@@ -163,14 +171,15 @@ impl Crash {
             forward(err, tell.clone());
             child
         });
-        Processes { children: children.collect(), lines, hosts }
+        Processes { children: children.collect(), lines, hosts, have_met: false }
     }
 
     /// Waits for a moment to kill; true if the program ended before.
     fn wait_to_kill(&mut self, processes: &mut Processes, directory: &Path) -> bool {
         let manifests = || std::fs::read_dir(directory.join("manifest")).map_or(0, Iterator::count);
-        // Most often some cuts come first, or nothing would ever be done.
-        let cuts = if self.random.below(8) == 0 { 0 } else { 2 + self.random.below(4) as usize };
+        // Most often some cuts come first, or nothing would ever be done: after the claim, and a cut of
+        // which most is what was restored, one of what has happened since.
+        let cuts = if self.random.below(20) == 0 { 0 } else { 3 + self.random.below(3) as usize };
         let (before, began) = (manifests(), Instant::now());
         let more = Duration::from_micros(self.random.below(100_000));
         let mut since = None;
@@ -179,6 +188,7 @@ impl Crash {
                 return true;
             }
             assert!(began.elapsed() < LIMIT, "no cut is taken");
+            processes.have_met |= manifests() != before;
             if since.is_none() && (manifests() >= before + cuts || manifests() < before) {
                 since = Some(Instant::now());
             }
