@@ -105,11 +105,14 @@ fn expected() -> BTreeMap<(Key, u64, u64), isize> {
     all
 }
 
+/// A partition: its number, its records with their times, and the next of them.
+type Partition<D> = (u64, Vec<(u64, D)>, usize);
+
 /// Reads the partitions of one source that are this worker's, from where each was.
 struct Source<D: Clone + 'static> {
     input: InputHandleVec<u64, Read<D>>,
     /// By partition, its records with their times, and the next of them.
-    partitions: Vec<(u64, Vec<(u64, D)>, usize)>,
+    partitions: Vec<Partition<D>>,
 }
 
 impl<D: Clone + 'static> Source<D> {

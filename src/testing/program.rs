@@ -1,6 +1,6 @@
 //! Functions in a dataflow of one worker, which a test steps.
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -100,9 +100,12 @@ struct Running<M: ExchangeData + Clone, T: Timestamp> {
     probe: ProbeHandle<T>,
 }
 
+/// Records of one time: a `Vec` of the egress's type.
+type Batch<T> = (T, Box<dyn Any>);
+
 /// What has left.
 struct Out<M, T> {
-    egresses: RefCell<BTreeMap<&'static str, Vec<(T, Box<dyn std::any::Any>)>>>,
+    egresses: RefCell<BTreeMap<&'static str, Vec<Batch<T>>>>,
     letters: RefCell<Vec<(T, DeadLetter<M>)>>,
     done: RefCell<Vec<SnapshotDone<T>>>,
 }
