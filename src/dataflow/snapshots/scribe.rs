@@ -83,6 +83,10 @@ struct Open<T> {
     /// does not yet say the names of.
     named: BTreeSet<(SetNumber, TypeIndex)>,
     unnamed: Vec<(SetNumber, TypeIndex)>,
+    /// The sets that the part that is being written says the names of, and whether it has records of one
+    /// that it does not: there may be some that refer to no function type.
+    told: BTreeSet<SetNumber>,
+    is_untold: bool,
     /// Sets that have not written all of theirs.
     writing: BTreeSet<SetNumber>,
     complete: Antichain<T>,
@@ -175,6 +179,8 @@ impl<T: Timestamp> Scribe<T> {
                 writer: PartWriter::new(first, self.part_bytes),
                 named: BTreeSet::new(),
                 unnamed: Vec::new(),
+                told: BTreeSet::new(),
+                is_untold: false,
                 writing: (0..self.sets.len() as SetNumber).collect(),
                 complete: Antichain::new(),
                 counts: SnapshotCounts::default(),
@@ -230,7 +236,9 @@ impl<T: Timestamp> Scribe<T> {
         type_of: impl Fn(TypeIndex) -> CutType,
     ) {
         let Some(open) = &mut self.open else { return };
-        if !open.unnamed.is_empty() {
+        if !open.unnamed.is_empty() || open.is_untold {
+            open.told.insert(set);
+            open.is_untold = false;
             let types: Vec<_> = open.unnamed.drain(..).map(|(_, index)| type_of(index)).collect();
             let name = &self.sets[usize::from(set)].name;
             open.writer.append(section(set, TABLE), 0, |section| {
@@ -248,7 +256,9 @@ impl<T: Timestamp> Scribe<T> {
     fn store_part(&mut self) {
         let Some(open) = &mut self.open else { return };
         debug_assert!(open.unnamed.is_empty(), "what numbers mean is said where they stand");
+        debug_assert!(!open.is_untold, "whose records they are is said where they stand");
         open.named.clear();
+        open.told.clear();
         let Some(gathered) = open.writer.take() else { return };
         open.under_way += 1;
         self.upload(gathered);
@@ -424,7 +434,8 @@ pub(in crate::dataflow) struct Sink<'a, T> {
 
 impl<T> CutSink for Sink<'_, T> {
     fn put(&mut self, kind: RecordKind, bin: u16, types: &[TypeIndex], record: &[&[u8]]) {
-        let Open { writer, named, unnamed, counts, .. } = &mut *self.open;
+        let Open { writer, named, unnamed, told, is_untold, counts, .. } = &mut *self.open;
+        *is_untold |= !told.contains(&self.set);
         for index in types {
             if named.insert((self.set, *index)) {
                 unnamed.push((self.set, *index));
