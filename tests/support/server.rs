@@ -1,6 +1,7 @@
 //! A remote function served over HTTP/1.1, by hand: a test says what each request is answered, well or
 //! badly.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -57,7 +58,8 @@ pub struct Server {
     /// Connections that were accepted.
     #[allow(dead_code)]
     pub connections: Arc<AtomicUsize>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    /// Connections that are open, by number.
+    open: Arc<Mutex<BTreeMap<usize, TcpStream>>>,
 }
 
 impl Server {
@@ -72,17 +74,27 @@ impl Server {
         listener: TcpListener,
         answer: impl Fn(Request) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        Self::accept(listener, move |_, stream| serve(&stream, &answer))
+        Self::keep(listener, false, move |_, stream| serve(&stream, &answer))
     }
 
     /// Has every connection, by number, served by hand.
+    #[allow(dead_code)]
     pub fn accept(
         listener: TcpListener,
         serve: impl Fn(usize, TcpStream) + Send + Sync + 'static,
     ) -> Self {
+        Self::keep(listener, true, serve)
+    }
+
+    /// The same. Connections that are kept stay open when they have been served.
+    fn keep(
+        listener: TcpListener,
+        keeps: bool,
+        serve: impl Fn(usize, TcpStream) + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap().to_string();
         let (stopped, connections) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let open: Arc<Mutex<BTreeMap<usize, TcpStream>>> = Arc::default();
         let serve = Arc::new(serve);
         let (is_stopped, count, kept) =
             (Arc::clone(&stopped), Arc::clone(&connections), Arc::clone(&open));
@@ -93,9 +105,14 @@ impl Server {
                 }
                 let Ok(stream) = stream else { continue };
                 let number = count.fetch_add(1, Ordering::SeqCst);
-                kept.lock().unwrap().push(stream.try_clone().unwrap());
-                let serve = Arc::clone(&serve);
-                thread::spawn(move || serve(number, stream));
+                kept.lock().unwrap().insert(number, stream.try_clone().unwrap());
+                let (serve, kept) = (Arc::clone(&serve), Arc::clone(&kept));
+                thread::spawn(move || {
+                    serve(number, stream);
+                    if !keeps {
+                        kept.lock().unwrap().remove(&number);
+                    }
+                });
             }
         });
         Server { address, stopped, connections, open }
@@ -110,7 +127,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(&self.address);
-        for stream in self.open.lock().unwrap().drain(..) {
+        for stream in std::mem::take(&mut *self.open.lock().unwrap()).values() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }
