@@ -20,8 +20,10 @@ use timely_statefun::{
 /// Adds numbers up, after some messages to itself.
 const ADDER: FunctionType<(u64, u64)> = FunctionType::new("aligned/adder");
 const SUM: ValueSpec<u64> = ValueSpec::new("sum");
-/// The partition, and its sum.
-const SUMS: Egress<(u64, u64)> = Egress::new("aligned/sums");
+/// Of how many numbers it is the sum.
+const COUNT: ValueSpec<u64> = ValueSpec::new("count");
+/// The partition, how many numbers there are, and their sum.
+const SUMS: Egress<(u64, u64, u64)> = Egress::new("aligned/sums");
 
 const PARTITIONS: u64 = 5;
 /// Records of one partition at one time.
@@ -45,8 +47,17 @@ fn sums(until: u64) -> BTreeMap<u64, u64> {
 #[derive(Default)]
 struct Shared {
     done: Mutex<Vec<SnapshotDone<u64>>>,
-    sums: Mutex<BTreeMap<u64, u64>>,
+    /// By partition, what was said with the highest count: what is said of several times may come in any
+    /// order of times.
+    said: Mutex<BTreeMap<u64, (u64, u64)>>,
     over: AtomicBool,
+}
+
+impl Shared {
+    fn sums(&self) -> BTreeMap<u64, u64> {
+        let said = self.said.lock().unwrap();
+        said.iter().map(|(partition, (_, sum))| (*partition, *sum)).collect()
+    }
 }
 
 struct Program {
@@ -68,7 +79,8 @@ impl Program {
                     0 => {
                         let sum = context.update(SUM, |sum| *sum = sum.wrapping_add(*number));
                         let partition = context.id().to_string().parse().expect("a number");
-                        context.emit(SUMS, (partition, sum));
+                        let count = context.update(COUNT, |count| *count += 1);
+                        context.emit(SUMS, (partition, count, sum));
                     }
                     hops => {
                         let id = context.id().clone();
@@ -77,15 +89,18 @@ impl Program {
                 }
                 Ok(())
             });
-            let functions = Functions::new().embedded(ADDER, adder.value(SUM)).egress(SUMS);
+            let functions =
+                Functions::new().embedded(ADDER, adder.value(SUM).value(COUNT)).egress(SUMS);
             let (input, stream) = scope.new_input();
             let egresses = snapshots.replayed("log", stream).stateful_functions(functions).unwrap();
             let noted = Arc::clone(shared);
             let done = egresses.snapshots().unwrap();
             done.inspect(move |done| noted.done.lock().unwrap().push(done.clone()));
             let noted = Arc::clone(shared);
-            let note = move |(partition, sum): &(u64, u64)| {
-                noted.sums.lock().unwrap().insert(*partition, *sum);
+            let note = move |(partition, count, sum): &(u64, u64, u64)| {
+                let mut said = noted.said.lock().unwrap();
+                let latest = said.entry(*partition).or_default();
+                *latest = (*count, *sum).max(*latest);
             };
             let probe = egresses.stream(SUMS).unwrap().inspect(note).probe().0;
             (input, egresses.handle(), probe)
@@ -194,7 +209,7 @@ fn an_aligned_snapshot_is_the_program_as_of_a_time() {
             program.input.close();
             program.handle.run(worker).unwrap();
         });
-        assert_eq!(*shared.sums.lock().unwrap(), sums(FRONTIER * SLICE));
+        assert_eq!(shared.sums(), sums(FRONTIER * SLICE));
     }
 }
 
@@ -214,7 +229,7 @@ fn one_that_comes_too_late_says_so() {
     });
     let done = shared.done.lock().unwrap();
     assert_eq!(done[0].aligned, Some(false));
-    assert_eq!(*shared.sums.lock().unwrap(), sums(END * SLICE));
+    assert_eq!(shared.sums(), sums(END * SLICE));
 }
 
 /// What never comes to the frontier hinders no other snapshot, and has come to it when it has closed.
