@@ -293,12 +293,13 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         self.running.as_ref().expect("it runs").frontier()
     }
 
-    /// Does something at an address as its function could: looks at its state, or sets it.
+    /// Does something at an address as its function could: looks at its state, or sets it. What it emits
+    /// leaves.
     ///
     /// # Panics
     ///
     /// If no embedded function is bound to the address, if its state is used otherwise than it is declared,
-    /// or if something is done besides. Also if the program has come to its end: ingress is closed, and
+    /// or if a message is sent or an asynchronous operation begun. Also if the program has come to its end: ingress is closed, and
     /// nothing is left to do.
     #[track_caller]
     pub fn with<R: 'static>(
