@@ -14,6 +14,10 @@ use bytes::Bytes;
 use crate::typed::Typed;
 use crate::value::Value;
 
+/// How deep values may be nested that are read. A level takes up to 4 KiB of the stack where nothing is
+/// optimized, and a thread has 2 MiB.
+const DEEPEST: usize = 256;
+
 /// Why a value cannot be written or read.
 pub(crate) type CodecError = Box<dyn StdError + Send + Sync>;
 
@@ -107,6 +111,7 @@ impl<V: Value> Codec<V> {
         write: |value, to| Ok(rmp_serde::encode::write_named(to, value)?),
         read: |bytes| {
             let mut from = rmp_serde::Deserializer::new(Cursor::new(bytes));
+            from.set_max_depth(DEEPEST + 1);
             let value = V::deserialize(&mut from)?;
             match bytes.len() as u64 - from.position() {
                 0 => Ok(value),
@@ -262,7 +267,9 @@ mod tests {
         assert_eq!(error, "1 bytes are left over");
         assert!(Codec::<u64>::SERDE.read(&[]).is_err());
         assert!(Codec::<String>::SERDE.read(&[0xdb, 0xff, 0xff, 0xff, 0xff]).is_err());
-        let deep = vec![0x91; 1 << 20];
+        let deep = |levels: usize| [vec![0x91; levels - 1], vec![0x90]].concat();
+        assert!(Codec::<Nested>::SERDE.read(&deep(DEEPEST)).is_ok());
+        let deep = deep(1 << 20);
         assert!(Codec::<Nested>::SERDE.read(&deep).is_err(), "and no overflow of the stack");
     }
 

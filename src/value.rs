@@ -17,7 +17,8 @@ use crate::typed::Typed;
 /// MessagePack that names the fields of structs, so a type may get new fields, if they have a
 /// `#[serde(default)]`; for any other change give it another type name.
 ///
-/// As in JSON, `Some(None)` is read as `None`, and so is `Some(())`.
+/// As in JSON, `Some(None)` is read as `None`, and so is `Some(())`. A value may be nested 256 deep; one
+/// that is nested deeper, such as a long list of boxes, can be written and not be read again.
 pub trait Value: Serialize + DeserializeOwned + 'static {}
 
 impl<V: Serialize + DeserializeOwned + 'static> Value for V {}
