@@ -127,6 +127,9 @@ pub struct Functions<M, T = u64> {
     /// If a test looks on.
     #[cfg(feature = "testing")]
     pub(crate) watch: Option<Rc<crate::dispatch::Watch<M, T>>>,
+    /// Who answers remote functions, if a test does.
+    #[cfg(feature = "testing")]
+    pub(crate) answers: Option<std::sync::Arc<dyn remote::Answers>>,
     mistake: Option<Error>,
 }
 
@@ -145,6 +148,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             runtime: None,
             #[cfg(feature = "testing")]
             watch: None,
+            #[cfg(feature = "testing")]
+            answers: None,
             mistake: None,
         }
     }

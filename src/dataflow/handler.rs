@@ -52,7 +52,12 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
             Code::Remote(code) => Some(&code.endpoint),
             Code::Embedded(_) => None,
         });
-        let calls = Caller::new(functions.runtime.clone(), endpoints);
+        #[cfg_attr(not(feature = "testing"), expect(unused_mut))]
+        let mut calls = Caller::new(functions.runtime.clone(), endpoints);
+        #[cfg(feature = "testing")]
+        if let Some(answers) = &functions.answers {
+            calls.answered_by(answers);
+        }
         let lost = || Err("the runtime has shut down".to_owned());
         let operations = Runner::new(functions.runtime.clone(), lost);
         let (name, clock) = (functions.name.clone(), functions.clock.clone());

@@ -52,6 +52,13 @@ impl Pieces {
     pub(super) fn progress(&self) -> Progress {
         self.progress.clone()
     }
+
+    /// All of it at once.
+    #[cfg(feature = "testing")]
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        self.progress.note(Stage::Written);
+        std::mem::take(&mut self.rest)
+    }
 }
 
 impl Body for Pieces {

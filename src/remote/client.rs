@@ -1,24 +1,26 @@
 //! Calls over HTTP: one request, tried until it is answered or its time is up.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::header::{
     ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     USER_AGENT,
 };
-use reqwest::{Body, Method, Request, Response, Url};
+use reqwest::{Response, Url};
 use timely_statefun_proto::Bytes;
-use tokio::time::{self, timeout};
+use tokio::time::{self, Instant, timeout};
 
 use super::body::{Pieces, Stage};
 use super::timer::Timer;
+use super::transport::{self, Transport};
 use super::wire;
-use crate::address::Address;
+use crate::address::{Address, Id};
 use crate::call_error::CallError;
 use crate::dead_letter::{Reason, chain};
 use crate::dispatch::{CallAnswer, CallFailure};
 use crate::endpoint::{Endpoint, Options, shown};
+use crate::placement;
 use crate::retry::Retry;
 
 const OCTETS: &str = "application/octet-stream";
@@ -67,7 +69,7 @@ impl From<CallError> for Attempt {
 
 /// Calls the functions of one endpoint.
 pub(super) struct Client {
-    http: reqwest::Client,
+    transport: Transport,
     endpoint: Options,
     headers: HeaderMap,
     retry: Retry,
@@ -102,11 +104,17 @@ impl Client {
                 .http2_keep_alive_interval(read)
                 .http2_keep_alive_timeout(read);
         }
-        let http = http.build().map_err(|error| chain(&error))?;
+        let transport = Transport::Network(http.build().map_err(|error| chain(&error))?);
         let retry = Retry::attempts(u32::MAX)
             .first(endpoint.retry_first)
             .longest(endpoint.retry_longest_or_default());
-        Ok(Client { http, endpoint: endpoint.clone(), headers: headers(endpoint)?, retry })
+        Ok(Client { transport, endpoint: endpoint.clone(), headers: headers(endpoint)?, retry })
+    }
+
+    /// Has somebody else than the network answer.
+    #[cfg(feature = "testing")]
+    pub(super) fn answered_by(&mut self, answers: Arc<dyn super::Answers>) {
+        self.transport = Transport::Given(answers);
     }
 
     /// The URL of a function.
@@ -144,7 +152,7 @@ impl Client {
                 }
                 Err(attempt) => attempt,
             };
-            let chance = began.elapsed().as_nanos() as u64 ^ body.as_ptr() as u64;
+            let chance = began.elapsed().as_nanos() as u64 ^ spread(target);
             let own = Duration::from_millis(self.retry.wait_ms(attempts, chance));
             let asked = attempt.wait.unwrap_or_default();
             let left = self.endpoint.call_timeout.saturating_sub(began.elapsed());
@@ -221,13 +229,10 @@ impl Client {
     ) -> Result<Response, CallError> {
         let body = Pieces::new(body);
         let progress = body.progress();
-        let mut request = Request::new(Method::POST, url.clone());
-        *request.headers_mut() = self.headers.clone();
-        *request.body_mut() = Some(Body::wrap(body));
         let write = self.endpoint.write_timeout_or_default();
         let read = self.endpoint.read_timeout_or_default();
         let shorter = write.min(read);
-        let mut sent = std::pin::pin!(self.http.execute(request));
+        let mut sent = std::pin::pin!(self.transport.post(url, &self.headers, body));
         loop {
             let (stage, since) = progress.look();
             let limit = match stage {
@@ -245,7 +250,7 @@ impl Client {
             }
             let left = left.unwrap_or(shorter).min(shorter);
             match timer.within(left, sent.as_mut()).await {
-                Some(answer) => return answer.map_err(transport),
+                Some(answer) => return answer,
                 None if timer.is_over() => {
                     return Err(CallError::stalled("its time is up".to_owned()));
                 }
@@ -262,7 +267,7 @@ impl Client {
     ) -> Result<Option<Bytes>, CallError> {
         let read = self.endpoint.read_timeout_or_default();
         match timer.within(read, std::pin::pin!(answer.chunk())).await {
-            Some(chunk) => chunk.map_err(transport),
+            Some(chunk) => chunk.map_err(transport::error),
             None => Err(CallError::stalled(format!("the answer made no progress for {read:?}"))),
         }
     }
@@ -343,14 +348,10 @@ fn failed(
     failure(what, is_of_messages)
 }
 
-fn transport(error: reqwest::Error) -> CallError {
-    let (connect, stalled) = (error.is_connect(), error.is_timeout());
-    let text = brief(&chain(&error.without_url()));
-    match (connect, stalled) {
-        (true, _) => CallError::connect(text),
-        (false, true) => CallError::stalled(text),
-        (false, false) => CallError::lost(text),
-    }
+/// A number that is another one for another address, so that calls that fail together are not tried
+/// again together.
+fn spread(target: &Address) -> u64 {
+    placement::hash(&Id::new(&target.to_string()))
 }
 
 fn is_octets(content_type: &str) -> bool {
@@ -363,7 +364,7 @@ fn seconds(value: Option<&HeaderValue>) -> Option<Duration> {
 }
 
 /// Text of others, no longer than one wants to read, and on one line.
-fn brief(text: &str) -> String {
+pub(super) fn brief(text: &str) -> String {
     let cut = text.char_indices().nth(SHOWN).map(|(at, _)| at);
     let shown = &text[..cut.unwrap_or(text.len())];
     let shown: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

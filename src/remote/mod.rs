@@ -8,17 +8,22 @@ mod client;
 mod elements;
 mod request;
 mod timer;
+mod transport;
 mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+#[cfg(feature = "testing")]
+use bytes::Bytes;
 use reqwest::Url;
 
 use timely_statefun_operators::Waker;
 use tokio::runtime::Handle;
 
 use crate::address::TypeName;
+#[cfg(feature = "testing")]
+use crate::call_error::CallError;
 use crate::dispatch::{CallAnswer, CallFailure, CallKey, CallRequest};
 use crate::endpoint::{Endpoint, shown};
 use crate::error::{Error, Kind};
@@ -38,6 +43,18 @@ pub(crate) fn check(function: &str, endpoint: &Endpoint) -> Result<(), Error> {
 }
 
 type Answer = Result<CallAnswer, CallFailure>;
+
+/// Who answers requests in the place of the network.
+#[cfg(feature = "testing")]
+pub(crate) trait Answers: Send + Sync {
+    /// What becomes of a request to a URL.
+    fn answer(&self, url: &str, body: Bytes) -> Answered;
+}
+
+/// The answer to a request, once it is there.
+#[cfg(feature = "testing")]
+pub(crate) type Answered =
+    futures_util::future::BoxFuture<'static, Result<http::Response<Bytes>, CallError>>;
 
 /// Makes the calls of one worker. They end with it.
 pub(crate) struct Caller {
@@ -60,6 +77,15 @@ impl Caller {
         let clients = endpoints.map(|endpoint| endpoint.map(client)).collect();
         let lost = || Err(client::failure("the runtime has shut down", false));
         Caller { clients, urls: HashMap::new(), runner: Runner::new(runtime, lost) }
+    }
+
+    /// Has somebody else than the network answer. Nothing was called yet.
+    #[cfg(feature = "testing")]
+    pub(crate) fn answered_by(&mut self, answers: &Arc<dyn Answers>) {
+        for client in self.clients.iter_mut().flatten() {
+            let client = Arc::get_mut(client).expect("nothing was called yet");
+            client.answered_by(Arc::clone(answers));
+        }
     }
 
     /// Says whom to wake when a call ends.
