@@ -130,6 +130,9 @@ pub struct Functions<M, T = u64> {
     /// Who answers remote functions, if a test does.
     #[cfg(feature = "testing")]
     pub(crate) answers: Option<std::sync::Arc<dyn remote::Answers>>,
+    /// How long a test holds back what goes to workers.
+    #[cfg(feature = "testing")]
+    pub(crate) delays: Option<timely_statefun_operators::Delays>,
     mistake: Option<Error>,
 }
 
@@ -150,6 +153,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             watch: None,
             #[cfg(feature = "testing")]
             answers: None,
+            #[cfg(feature = "testing")]
+            delays: None,
             mistake: None,
         }
     }

@@ -41,6 +41,9 @@ pub struct LoopConfig {
     pub cuts_before: u64,
     /// In which order messages are handled. Default: that of their arrival.
     pub order: Order,
+    /// How long a test holds back what is on its way between workers. Default: not at all.
+    #[cfg(feature = "testing")]
+    pub delays: Option<crate::delay::Delays>,
     /// Breaks STEP 5 of the cut, for the test that shows what it is for.
     #[cfg(test)]
     pub(crate) capabilities_stay: bool,
@@ -58,6 +61,8 @@ impl Default for LoopConfig {
             cut_slice: 1024,
             cuts_before: 0,
             order: Order::Arrival,
+            #[cfg(feature = "testing")]
+            delays: None,
             #[cfg(test)]
             capabilities_stay: false,
         }

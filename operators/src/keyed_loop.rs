@@ -355,12 +355,12 @@ where
                 marks: ingress.marks,
                 keyed_loop: keyed_loop.clone(),
                 ingress: ingress.stream.enter(inner),
-                signals: heard.clone(),
-                cuts: cuts.clone(),
+                signals: held_back(heard.clone(), &config),
+                cuts: cuts.clone().map(|cuts| held_back(cuts, &config)),
             };
             let (records, passed) = gate::<T, D, H>(inner, parts, &config, &shared);
             passed.leave(scope).probe_with(&admitted);
-            records
+            held_back(records, &config)
         });
         let gates: Vec<_> = gates.collect();
         let ingress = match gates.len() {
@@ -377,6 +377,8 @@ where
                 (free, Some(kept), Some(link))
             }
         };
+        let cuts = cuts.map(|cuts| held_back(cuts, &config));
+        let (returned, heard) = (held_back(returned, &config), held_back(heard, &config));
         let ends =
             LoopEnds { ingress, returned, heard, cuts, records, outputs, signals, link, member };
         build_loop(builder, ends, config, handler, Rc::clone(&shared), inner);
@@ -384,6 +386,21 @@ where
     });
     let dataflow = scope.addr()[0];
     (free, kept, LoopHandle { shared, admitted, dataflow })
+}
+
+/// What goes to workers, as a test holds it back.
+#[cfg(feature = "testing")]
+fn held_back<'scope, T: Timestamp, D: 'static>(
+    stream: Stream<'scope, T, Vec<D>>,
+    config: &LoopConfig,
+) -> Stream<'scope, T, Vec<D>> {
+    crate::delay::delay(stream, config.delays.as_ref())
+}
+
+/// What goes to workers, which nobody holds back.
+#[cfg(not(feature = "testing"))]
+fn held_back<S>(stream: S, _: &LoopConfig) -> S {
+    stream
 }
 
 type Output<T, C> = timely::dataflow::channels::pushers::Output<LoopTime<T>, C>;

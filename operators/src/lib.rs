@@ -29,6 +29,8 @@ mod cut_times;
 mod cuts;
 mod decider;
 mod decisions;
+#[cfg(feature = "testing")]
+mod delay;
 mod demux;
 mod engine;
 mod flow;
@@ -58,6 +60,8 @@ pub use config::{LoopConfig, Order};
 pub use council::{Council, council};
 pub use cut_times::CutTimes;
 pub use decider::{CutControl, Decider};
+#[cfg(feature = "testing")]
+pub use delay::Delays;
 pub use demux::Demux;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};

@@ -96,6 +96,8 @@ fn loop_config<M, T: Timestamp>(
         loop_bytes_hard: limits.loop_bytes_hard,
         order: functions.order,
         cuts_before: cutting.map_or(0, |cutting| cutting.snapshots.cuts_before()),
+        #[cfg(feature = "testing")]
+        delays: functions.delays.clone(),
         ..LoopConfig::default()
     }
 }

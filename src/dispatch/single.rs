@@ -128,11 +128,12 @@ type Act<M, T> = Box<dyn FnOnce(&mut Context<'_, M, T>)>;
 pub(crate) struct Watch<M, T> {
     visits: RefCell<VecDeque<Visit<M, T>>>,
     under_way: Cell<usize>,
+    delayed: Cell<usize>,
 }
 
 impl<M, T> Default for Watch<M, T> {
     fn default() -> Self {
-        Watch { visits: RefCell::default(), under_way: Cell::new(0) }
+        Watch { visits: RefCell::default(), under_way: Cell::new(0), delayed: Cell::new(0) }
     }
 }
 
@@ -152,6 +153,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Watch<M, T> {
         self.under_way.get()
     }
 
+    /// How many delayed messages wait.
+    pub(crate) fn delayed(&self) -> usize {
+        self.delayed.get()
+    }
+
     /// Does what is to be done.
     pub(crate) fn visit<H>(&self, dispatcher: &mut Dispatcher<M, T, H>, time: &T) {
         while let Some(visit) = self.visits.borrow_mut().pop_front() {
@@ -162,6 +168,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Watch<M, T> {
     /// Notes what is under way; and so is what is being restored.
     pub(crate) fn note<H>(&self, dispatcher: &Dispatcher<M, T, H>, is_restored: bool) {
         self.under_way.set(dispatcher.under_way() + usize::from(!is_restored));
+        self.delayed.set(dispatcher.later.len());
     }
 }
 

@@ -14,6 +14,7 @@ use futures_util::TryStreamExt;
 use futures_util::stream::{self, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::error::{Cause, Kind, SnapshotError};
 use super::ground::Ground;
@@ -36,6 +37,8 @@ pub(super) struct Files {
     patience: Patience,
     /// What failed last, and was not followed by something that worked.
     trouble: Arc<Mutex<Option<SnapshotError>>>,
+    /// Whether what would take a thread is done where it is asked for.
+    pub(super) in_place: bool,
 }
 
 /// What became of a file that was to be created.
@@ -53,7 +56,19 @@ impl Files {
         ground: Arc<dyn Ground>,
         patience: Patience,
     ) -> Self {
-        Files { objects, root, ground, patience, trouble: Arc::default() }
+        Files { objects, root, ground, patience, trouble: Arc::default(), in_place: false }
+    }
+
+    /// Does what may take long, and waits for no store, where it delays nothing else. An error if the
+    /// runtime shuts down meanwhile.
+    pub(super) async fn apart<X: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> X + Send + 'static,
+    ) -> Result<X, JoinError> {
+        match self.in_place {
+            true => Ok(work()),
+            false => spawn_blocking(work).await,
+        }
     }
 
     fn path(&self, file: &str) -> Path {
@@ -178,7 +193,7 @@ impl Files {
             if !ground.needs_syncing() {
                 return Ok(());
             }
-            let synced = tokio::task::spawn_blocking(move || {
+            let synced = self.apart(move || {
                 // What lies deeper first, so that nothing is reached that is not there.
                 directories.iter().rev().try_for_each(|directory| ground.sync(directory))
             });
@@ -194,7 +209,7 @@ impl Files {
         if !ground.needs_syncing() || directories.is_empty() {
             return Ok(());
         }
-        let swept = tokio::task::spawn_blocking(move || {
+        let swept = self.apart(move || {
             directories.iter().for_each(|directory| ground.sweep(directory));
         });
         swept.await.map_err(|error| failed("sweep", "", error.into()))

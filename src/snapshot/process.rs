@@ -13,6 +13,7 @@ use super::manifest::Commit;
 use super::part::PartReader;
 use super::store::SnapshotStore;
 use super::uploads::Uploads;
+use crate::clock::Clock;
 
 /// Parts that are read and that a worker has not taken yet.
 const PARTS_AHEAD: usize = 2;
@@ -26,6 +27,7 @@ pub(super) struct Processes {
 /// What the workers of a process share.
 pub(crate) struct Process {
     pub(crate) uploads: Uploads,
+    pub(crate) clock: Clock,
     store: SnapshotStore,
     runtime: Handle,
     readers: Mutex<Vec<Reader>>,
@@ -33,6 +35,7 @@ pub(crate) struct Process {
 
 /// Where parts go for one worker.
 struct Reader {
+    worker: usize,
     parts: Sender<Result<Arc<PartReader>, SnapshotError>>,
     wake: Arc<Mutex<Wake>>,
 }
@@ -87,7 +90,12 @@ impl Parts {
 
 impl SnapshotStore {
     /// What the workers of this process share of an execution.
-    pub(crate) fn process(&self, execution: u64, runtime: &Handle) -> Arc<Process> {
+    pub(crate) fn process(
+        &self,
+        execution: u64,
+        runtime: &Handle,
+        clock: &Clock,
+    ) -> Arc<Process> {
         let mut processes = lock(&self.processes.processes);
         processes.retain(|_, process| process.strong_count() > 0);
         if let Some(process) = processes.get(&execution).and_then(Weak::upgrade) {
@@ -95,6 +103,7 @@ impl SnapshotStore {
         }
         let process = Arc::new(Process {
             uploads: self.uploads(runtime.clone()),
+            clock: clock.clone(),
             store: self.clone(),
             runtime: runtime.clone(),
             readers: Mutex::default(),
@@ -107,19 +116,20 @@ impl SnapshotStore {
 impl Process {
     /// A worker that is going to restore. All of a process must have said so before the first
     /// [`read`](Self::read).
-    pub(crate) fn attach(&self) -> Parts {
+    pub(crate) fn attach(&self, worker: usize) -> Parts {
         let (sender, parts) = channel(PARTS_AHEAD);
         let wake = Arc::default();
-        lock(&self.readers).push(Reader { parts: sender, wake: Arc::clone(&wake) });
+        lock(&self.readers).push(Reader { worker, parts: sender, wake: Arc::clone(&wake) });
         Parts { parts, wake }
     }
 
     /// Begins to read, unless somebody did.
     pub(crate) fn read(&self, commit: &Commit) {
-        let readers = std::mem::take(&mut *lock(&self.readers));
+        let mut readers = std::mem::take(&mut *lock(&self.readers));
         if readers.is_empty() {
             return;
         }
+        readers.sort_by_key(|reader| reader.worker);
         let (store, commit) = (self.store.clone(), commit.clone());
         self.runtime.spawn(async move {
             let mut parts = std::pin::pin!(store.parts(&commit));

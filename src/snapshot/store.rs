@@ -206,6 +206,13 @@ impl SnapshotStore {
         SnapshotStore { url: url.to_owned(), files, options, processes }
     }
 
+    /// The same, which needs no threads but those of the runtime.
+    #[cfg(feature = "testing")]
+    pub(crate) fn in_place(mut self) -> Self {
+        self.files.in_place = true;
+        self
+    }
+
     /// The snapshots that count, newest first; in the place of one that cannot be read, why.
     ///
     /// Only manifests are read, so parts may be missing or damaged.

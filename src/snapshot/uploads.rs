@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::AbortHandle;
 
 use super::error::{Kind, SnapshotError};
 use super::files::{Created, Files};
@@ -72,7 +72,7 @@ impl Uploads {
             // It is never closed.
             let _turn = turns.acquire().await;
             // A runtime that shuts down meanwhile stores nothing any more.
-            if let Ok(part) = spawn_blocking(|| gathered.part()).await {
+            if let Ok(part) = files.apart(|| gathered.part()).await {
                 #[cfg(statefun_planted)]
                 ending.tell_early(&part).await;
                 ending.end_with(store(&files, part).await);

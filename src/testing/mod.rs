@@ -4,6 +4,8 @@
 //! * [`FunctionHarness`] hands one message to one function, and gives what it did as data.
 //! * [`TestProgram`] runs functions in a dataflow that the test steps, with a clock that it turns, frontiers
 //!   that it reads, snapshots, crashes and restarts.
+//! * [`Simulation`] runs whole programs of several workers again and again, with everything that can happen to
+//!   them, as a seed says.
 //!
 //! They are there with the feature `testing`, for `dev-dependencies`.
 
@@ -11,7 +13,9 @@ mod difference;
 mod harness;
 mod invocation;
 mod program;
+mod simulation;
 
 pub use harness::FunctionHarness;
 pub use invocation::{Delayed, Invocation, Operation};
 pub use program::TestProgram;
+pub use simulation::{Failed, Finished, Random, Report, Simulation};

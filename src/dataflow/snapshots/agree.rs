@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::mpsc::{TryRecvError, channel};
+use std::thread;
 use std::time::Duration;
 
 use timely::dataflow::operators::vec::Broadcast;
@@ -36,7 +37,11 @@ pub(super) fn agree<P>(
     let mut log = None;
     if worker.index() == 0 {
         let (tell, told) = channel();
-        runtime.spawn(async move { drop(tell.send(beginning.await)) });
+        let this = thread::current();
+        runtime.spawn(async move {
+            drop(tell.send(beginning.await));
+            this.unpark();
+        });
         let begun = loop {
             match told.try_recv() {
                 Ok(begun) => break begun,

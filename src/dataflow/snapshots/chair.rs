@@ -31,6 +31,8 @@ pub(super) struct Chair<T: Timestamp> {
     base: Option<u64>,
     open: Option<Open<T>>,
     kept: (Sender<Kept>, Receiver<Kept>),
+    /// What snapshots are stamped with.
+    clock: Clock,
 }
 
 struct Open<T> {
@@ -55,9 +57,10 @@ impl<T: Timestamp> Chair<T> {
         control: CutControl<T>,
         deadline: Duration,
         base: Option<u64>,
+        clock: Clock,
     ) -> Self {
         let (bulletins, open, kept) = (Vec::new(), None, channel());
-        Chair { peers, keeper, control, deadline, bulletins, base, open, kept }
+        Chair { peers, keeper, control, deadline, bulletins, base, open, kept, clock }
     }
 
     /// Tells of snapshots here as well.
@@ -143,7 +146,7 @@ impl<T: Timestamp> Chair<T> {
 
     fn cut(&self, cut: u64, parts: Vec<PartEntry>, done: &SnapshotDone<T>) -> Cut {
         let notes = BTreeMap::from([done.note()]);
-        Cut { cut, base: self.base, parts, notes, at_ms: Clock::system().now_ms() }
+        Cut { cut, base: self.base, parts, notes, at_ms: self.clock.now_ms() }
     }
 
     /// Goes on with what has happened meanwhile: a cut was committed or not, or its time is up.

@@ -56,6 +56,7 @@ pub struct SnapshotPolicy {
     deadline: Duration,
     restore: RestoreFrom,
     verify: bool,
+    clock: Clock,
 }
 
 impl SnapshotPolicy {
@@ -68,6 +69,7 @@ impl SnapshotPolicy {
             deadline: Duration::from_secs(600),
             restore: RestoreFrom::Newest,
             verify: true,
+            clock: Clock::system(),
         }
     }
 
@@ -91,6 +93,14 @@ impl SnapshotPolicy {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Says which clock snapshots are stamped with, and by which those that are not needed any more become
+    /// old enough to be deleted. Default: the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -286,13 +296,14 @@ impl<T: Timestamp> Snapshots<T> {
         let identity = Identity { program: policy.program.clone(), bins: BINS as u32 };
         let (from, verify) = (policy.restore, policy.verify);
         let beginning = {
-            let store = store.clone();
-            async move { store.begin(&identity, from, verify, Clock::system().now_ms()).await }
+            let (store, clock) = (store.clone(), policy.clock.clone());
+            async move { store.begin(&identity, from, verify, clock.now_ms()).await }
         };
+        let index = worker.index();
         let agreed = agree::agree(worker, runtime, beginning, |begun: &Begun| {
-            let process = store.process(begun.execution, runtime);
+            let process = store.process(begun.execution, runtime, &policy.clock);
             let commit = begun.restores();
-            let parts = commit.is_some().then(|| process.attach());
+            let parts = commit.is_some().then(|| process.attach(index));
             (process, commit, parts)
         })?;
         let (begun, log, (process, commit, parts)) = agreed;
@@ -300,8 +311,10 @@ impl<T: Timestamp> Snapshots<T> {
             None => None,
             Some(commit) => Some(SnapshotDone::of(commit).map_err(|why| commit.damaged(why))?),
         };
-        let keeper =
-            log.map(|log| Keeper::start(runtime, store.clone(), log, || Clock::system().now_ms()));
+        let keeper = log.map(|log| {
+            let clock = policy.clock.clone();
+            Keeper::start(runtime, store.clone(), log, move || clock.now_ms())
+        });
         let inner = Inner {
             worker: worker.index(),
             peers: worker.peers(),
@@ -447,7 +460,7 @@ impl<T: Timestamp> Snapshots<T> {
         }
         let chair = state.keeper.take().map(|keeper| {
             let (control, deadline) = (control.clone(), policy.deadline);
-            Chair::new(*peers, keeper, control, deadline, begun.base)
+            Chair::new(*peers, keeper, control, deadline, begun.base, policy.clock.clone())
         });
         let (process, part_bytes) = (Arc::clone(process), self.inner.part_bytes);
         let execution = begun.execution;

@@ -18,7 +18,6 @@ use timely_statefun_operators::{AtCut, Bulletin, Council, Positions, Waker};
 use super::chair::Chair;
 use super::news::{Failure, Fate, News, Written};
 use super::{SnapshotCounts, SnapshotDone};
-use crate::clock::Clock;
 use crate::dead_letter::{Reason, Stopped};
 use crate::dispatch::{CutError, CutSink, CutType, RecordKind, TypeIndex};
 use crate::records::{put_text, put_varint, put_with_length};
@@ -188,7 +187,7 @@ impl<T: Timestamp> Scribe<T> {
                 parts: Vec::new(),
                 is_told: false,
             });
-            self.process.uploads.begin(Clock::system().now_ms());
+            self.process.uploads.begin(self.process.clock.now_ms());
             if let Some(chair) = &mut self.chair {
                 chair.opened(cut);
             }
@@ -379,7 +378,7 @@ impl<T: Timestamp> Scribe<T> {
         (self.base, self.open, self.over) = (base, None, cut);
         self.noted = self.noted.split_off(&(cut + 1));
         match committed {
-            true => self.process.uploads.committed(cut, Clock::system().now_ms()),
+            true => self.process.uploads.committed(cut, self.process.clock.now_ms()),
             false => self.process.uploads.abandon(cut),
         }
         for set in &mut self.sets {

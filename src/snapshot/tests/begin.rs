@@ -16,6 +16,7 @@ use super::super::manifest::slot_file;
 use super::super::part::{PartEntry, PartName, PartWriter};
 use super::super::process::NextPart;
 use super::super::store::{SnapshotOptions, SnapshotStore};
+use crate::clock::Clock;
 use super::execution::{Execution, identity, options};
 use super::faulty::{Fault, Faulty, What};
 
@@ -197,10 +198,10 @@ async fn workers_of_a_process_share_what_is_read() {
         counted.fetch_add(usize::from(what == What::Get && file.starts_with("part/")), SeqCst);
         Fault::Nothing
     });
-    let process = store.process(begun.execution, &Handle::current());
-    assert!(Arc::ptr_eq(&process, &store.process(begun.execution, &Handle::current())));
-    assert!(!Arc::ptr_eq(&process, &store.process(begun.execution + 1, &Handle::current())));
-    let workers: Vec<_> = (0..3).map(|_| process.attach()).collect();
+    let process = store.process(begun.execution, &Handle::current(), &Clock::system());
+    assert!(Arc::ptr_eq(&process, &store.process(begun.execution, &Handle::current(), &Clock::system())));
+    assert!(!Arc::ptr_eq(&process, &store.process(begun.execution + 1, &Handle::current(), &Clock::system())));
+    let workers: Vec<_> = (0..3).map(|worker| process.attach(worker)).collect();
     let mut read = Vec::new();
     for mut parts in workers {
         let (wake, mut woken) = unbounded_channel();
@@ -232,8 +233,8 @@ async fn a_part_that_cannot_be_read_is_told_to_every_worker_and_is_the_last() {
     let commit = begun.restores().unwrap();
     let lost = commit.parts().nth(2).unwrap().name.to_string();
     faulty.damage(&lost, None);
-    let process = store.process(begun.execution, &Handle::current());
-    let mut workers = [process.attach(), process.attach()];
+    let process = store.process(begun.execution, &Handle::current(), &Clock::system());
+    let mut workers = [process.attach(0), process.attach(1)];
     process.read(&commit);
     for parts in &mut workers {
         let mut good = 0;

@@ -1,0 +1,467 @@
+//! One run: whoever gets on next, the clock, the network and the store are in one hand.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use timely::ExchangeData;
+use tokio::runtime::{Builder, Runtime};
+
+use super::case::{Case, Crash, Event};
+use super::crew::Crew;
+use super::member::{INGRESS, Kit, Letters, Look, Member, Observers};
+use super::network::Network;
+use super::random::Random;
+use crate::clock::{Clock, ClockHands};
+use crate::dataflow::SnapshotDone;
+use crate::functions::Functions;
+use crate::retry::Retry;
+use crate::snapshot::{SnapshotOptions, SnapshotStore};
+
+/// What a program does in so many rounds it does for ever.
+const ROUNDS_MAX: u32 = 2_000;
+/// So many rounds in which nothing happens are enough to know that nothing will.
+const QUIET_ROUNDS: u32 = 6;
+/// The longest time by which the clock is turned at once.
+const TURN_MAX: Duration = Duration::from_secs(3600);
+/// How many tasks of the runtime get their turn when it is to come to rest.
+const SETTLES: u32 = 64;
+
+/// Counts of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) handled: u64,
+    pub(super) cuts: u64,
+    pub(super) crashes: u64,
+    pub(super) faults: u64,
+    pub(super) calls: u64,
+    pub(super) waiting_bytes_max: usize,
+}
+
+/// An execution of the program.
+struct Execution<M: ExchangeData + Clone> {
+    crew: Crew<Member<M>>,
+    counts: Arc<AtomicBool>,
+    /// Dropped after the workers: what they have under way ends with them.
+    runtime: Runtime,
+    /// How much each worker has handled.
+    looks: Vec<Option<Look>>,
+    /// What every worker has been told cannot come any more.
+    passed: u64,
+}
+
+/// One that goes on although it is believed to be dead.
+struct Zombie<M: ExchangeData + Clone> {
+    execution: Execution<M>,
+    left: u64,
+}
+
+/// One run of a case.
+pub(super) struct World<'a, M: ExchangeData + Clone> {
+    case: &'a Case<M>,
+    make: Arc<dyn Fn() -> Functions<M> + Send + Sync>,
+    pub(super) observers: Observers,
+    pub(super) letters: Letters<M>,
+    network: Arc<Network>,
+    store: SnapshotStore,
+    clock: Clock,
+    hands: ClockHands,
+    random: Random,
+    running: Option<Execution<M>>,
+    zombies: Vec<Zombie<M>>,
+    stalled: BTreeMap<usize, u64>,
+    pub(super) executions: u32,
+    /// The last snapshot that the program was told is durable.
+    durable: Option<SnapshotDone<u64>>,
+    pub(super) counts: Counts,
+    trace: u64,
+}
+
+impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
+    pub(super) fn new(
+        case: &'a Case<M>,
+        make: Arc<dyn Fn() -> Functions<M> + Send + Sync>,
+        observers: &Observers,
+        services: Vec<(String, super::network::Service)>,
+    ) -> Self {
+        let (clock, hands) = Clock::turned(1_000_000);
+        let faults = case.events.iter().filter_map(|event| match *event {
+            Event::Call { number, fault } => Some((number, fault)),
+            _ => None,
+        });
+        let network = Network::new(services, faults.collect(), Random::branch(case.seed, 4));
+        let options = SnapshotOptions {
+            retry: Retry::attempts(4).jitter(0.0).longest(Duration::from_secs(1)),
+            part_bytes: 512,
+            chain_max: 4,
+            ..SnapshotOptions::default()
+        };
+        let store = SnapshotStore::open("memory:", options).expect("memory is always there");
+        let fresh = observers.iter().map(|(name, observer)| (*name, observer.fresh()));
+        World {
+            case,
+            make,
+            observers: fresh.collect(),
+            letters: Arc::new(Mutex::default()),
+            network: Arc::new(network),
+            store: store.in_place(),
+            clock,
+            hands,
+            random: Random::branch(case.seed, 5),
+            running: None,
+            zombies: Vec::new(),
+            stalled: BTreeMap::new(),
+            executions: 0,
+            durable: None,
+            counts: Counts::default(),
+            trace: 0,
+        }
+    }
+
+    /// Lets the program run, with all that happens to it, until nothing is left to do.
+    ///
+    /// # Errors
+    ///
+    /// What it did not keep.
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        self.start()?;
+        let (mut action, last) = (0, self.case.last());
+        while action <= last || self.running().to_feed() > 0 {
+            self.happen(action)?;
+            self.act(action)?;
+            action += 1;
+        }
+        self.stalled.clear();
+        self.zombies.clear();
+        self.network.heal();
+        self.rest()
+    }
+
+    /// Has all ingress close, and waits for the end.
+    ///
+    /// # Errors
+    ///
+    /// What the program did not keep.
+    pub(super) fn end(&mut self) -> Result<(), String> {
+        for worker in 0..self.running().crew.len() {
+            self.running().crew.on(worker, Member::close)?;
+        }
+        let mut turn = Duration::from_millis(1);
+        for _ in 0..ROUNDS_MAX {
+            self.round()?;
+            if self.running().looks.iter().flatten().all(|look| look.is_over) {
+                self.counts.calls += self.network.calls();
+                return Ok(());
+            }
+            self.turn(turn);
+            turn = (turn * 2).min(TURN_MAX);
+        }
+        Err(format!("it does not end: {:?}", self.running().looks))
+    }
+
+    /// Has a worker do something, in the order of all that is done.
+    pub(super) fn on<R: Send + 'static>(
+        &mut self,
+        worker: usize,
+        order: impl FnOnce(&mut Member<M>) -> R + Send + 'static,
+    ) -> Result<R, String> {
+        self.hands.advance(Duration::ZERO);
+        self.running().crew.on(worker, order)
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.running.as_ref().expect("it runs").crew.len()
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// A number that is another one if anything went another way.
+    pub(super) fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    fn running(&mut self) -> &mut Execution<M> {
+        self.running.as_mut().expect("it runs")
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let crewing = self.case.crew(self.executions);
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.expect("there is a runtime");
+        let counts = Arc::new(AtomicBool::new(true));
+        let kit = Kit {
+            make: Arc::clone(&self.make),
+            answers: Arc::clone(&self.network) as _,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            runtime: runtime.handle().clone(),
+            execution: self.executions,
+            seed: self.case.seed,
+            messages: Arc::new(self.case.messages.clone()),
+            end: self.case.end(),
+            observers: self.observers.clone(),
+            letters: Arc::clone(&self.letters),
+            counts: Arc::clone(&counts),
+            tuning: self.case.tuning,
+        };
+        self.executions += 1;
+        let building = Crew::build(crewing.workers, crewing.as_bytes, move |worker| {
+            Member::new(worker, &kit)
+        });
+        // Worker 0 has one task find out what the program goes on from. It is the only one, and nothing else
+        // runs on the runtime before all workers are built.
+        while runtime.metrics().num_alive_tasks() == 0 && !building.has_failed() {
+            thread::yield_now();
+        }
+        while runtime.metrics().num_alive_tasks() > 0 {
+            settle(&runtime, SETTLES);
+            if runtime.metrics().num_alive_tasks() > 0 {
+                runtime.block_on(tokio::time::advance(Duration::from_millis(20)));
+            }
+        }
+        let crew = building.wait()?;
+        let restored = crew.on(0, |member| member.restored())?;
+        self.is_kept(restored.as_ref())?;
+        self.durable = restored;
+        let looks = vec![None; crew.len()];
+        let mut execution = Execution { crew, counts, runtime, looks, passed: 0 };
+        for worker in 0..crewing.workers {
+            execution.step(worker, 0)?;
+        }
+        self.running = Some(execution);
+        Ok(())
+    }
+
+    /// What was durable is what the program goes on from, or something later.
+    fn is_kept(&self, restored: Option<&SnapshotDone<u64>>) -> Result<(), String> {
+        let Some(durable) = &self.durable else { return Ok(()) };
+        let Some(restored) = restored else {
+            return Err(format!("cut {} was durable, and nothing is restored", durable.cut));
+        };
+        let known = durable.positions.get(INGRESS).into_iter().flatten();
+        let positions = restored.positions.get(INGRESS);
+        for (partition, position) in known {
+            let now = positions.and_then(|positions| positions.get(partition));
+            if now.is_none_or(|now| now < position) {
+                return Err(format!(
+                    "cut {} was durable with position {position} of partition {partition}; cut {} is \
+                     restored with {now:?}",
+                    durable.cut, restored.cut,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to happen before an action.
+    fn happen(&mut self, action: u64) -> Result<(), String> {
+        let events = self.case.events.iter().copied();
+        let due: Vec<_> = events
+            .filter(|event| match event {
+                Event::Snapshot { at } | Event::Crash { at, .. } | Event::Stall { at, .. } => {
+                    *at == action
+                }
+                Event::Call { .. } | Event::Store { .. } => false,
+            })
+            .collect();
+        for event in due {
+            match event {
+                Event::Snapshot { .. } => {
+                    let worker = self.random.below(self.workers() as u64) as usize;
+                    self.on(worker, |member| member.request_snapshot())?;
+                }
+                Event::Stall { worker, actions, .. } => {
+                    self.counts.faults += 1;
+                    self.stalled.insert(worker, action + actions);
+                }
+                Event::Crash { how, .. } => self.crash(how)?,
+                Event::Call { .. } | Event::Store { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn crash(&mut self, how: Crash) -> Result<(), String> {
+        self.counts.crashes += 1;
+        let execution = self.running.take().expect("it runs");
+        execution.counts.store(false, Relaxed);
+        match how {
+            Crash::Killed | Crash::PowerLost => drop(execution),
+            Crash::Believed { actions } => self.zombies.push(Zombie { execution, left: actions }),
+        }
+        self.stalled.clear();
+        self.start()
+    }
+
+    /// Somebody gets on.
+    fn act(&mut self, action: u64) -> Result<(), String> {
+        if !self.zombies.is_empty() && self.random.once_in(4) {
+            return self.act_dead();
+        }
+        let worker = self.random.below(self.workers() as u64) as usize;
+        match self.random.below(20) {
+            0..=10 => {
+                if self.stalled.get(&worker).is_none_or(|until| *until <= action) {
+                    let steps = 1 + self.random.below(4);
+                    self.step(worker, steps)?;
+                }
+            }
+            11..=14 => {
+                let (messages, anyway) = (1 + self.random.below(6), self.random.once_in(8));
+                self.running().crew.on(worker, move |member| member.feed(messages, anyway))?;
+                self.step(worker, 1)?;
+            }
+            15..=17 => {
+                let turns = 1 + self.random.below(6) as u32;
+                settle(&self.running().runtime, turns);
+            }
+            _ => {
+                let most = *self.random.pick(&[5, 50, 500, 5_000]);
+                let by = Duration::from_millis(self.random.below(most));
+                self.turn(by);
+            }
+        }
+        Ok(())
+    }
+
+    /// One that is believed to be dead gets on.
+    fn act_dead(&mut self) -> Result<(), String> {
+        let at = self.random.below(self.zombies.len() as u64) as usize;
+        let Zombie { execution, left } = &mut self.zombies[at];
+        match self.random.below(3) {
+            0 => settle(&execution.runtime, 4),
+            _ => {
+                let worker = self.random.below(execution.crew.len() as u64) as usize;
+                execution.crew.on(worker, |member| member.step(2))?;
+            }
+        }
+        *left -= 1;
+        if *left == 0 {
+            drop(self.zombies.swap_remove(at));
+        }
+        Ok(())
+    }
+
+    /// Turns all clocks.
+    fn turn(&mut self, by: Duration) {
+        self.hands.advance(by);
+        let executions = self.zombies.iter().map(|zombie| &zombie.execution).chain(&self.running);
+        for execution in executions {
+            execution.runtime.block_on(tokio::time::advance(by));
+        }
+    }
+
+    fn step(&mut self, worker: usize, steps: u64) -> Result<Look, String> {
+        let look = self.running().step(worker, steps)?;
+        self.note(worker, &look);
+        if let Some(stopped) = &look.stopped {
+            return Err(format!("it stopped: {stopped}"));
+        }
+        Ok(look)
+    }
+
+    fn note(&mut self, worker: usize, look: &Look) {
+        let numbers = [
+            worker as u64,
+            look.frontier,
+            look.handled,
+            look.sent,
+            look.logged,
+            look.waiting as u64,
+            look.under_way as u64,
+            look.delayed as u64,
+            look.held_back as u64,
+            self.clock.now_ms(),
+            self.network.calls(),
+        ];
+        let mixed = |trace: u64, number: &u64| {
+            (trace ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+        };
+        self.trace = numbers.iter().fold(self.trace, mixed);
+        self.counts.waiting_bytes_max = self.counts.waiting_bytes_max.max(look.waiting_bytes);
+        let before = self.running().looks[worker].as_ref().map_or(0, |look| look.handled);
+        self.counts.handled += look.handled - before;
+        self.running().looks[worker] = Some(look.clone());
+        if let Some(done) = look.done.last() {
+            self.counts.cuts += u64::from(worker == 0) * look.done.len() as u64;
+            self.durable = Some(done.clone());
+        }
+    }
+
+    /// Everybody gets on once.
+    fn round(&mut self) -> Result<(), String> {
+        settle(&self.running().runtime, SETTLES);
+        for worker in 0..self.workers() {
+            let look = self.running().step(worker, 2)?;
+            self.note(worker, &look);
+            if let Some(stopped) = &look.stopped {
+                return Err(format!("it stopped: {stopped}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the program run until nothing is left to do. What waits for the clock gets its time.
+    fn rest(&mut self) -> Result<(), String> {
+        let (mut quiet, mut before) = (0, Vec::new());
+        let mut turn = Duration::from_millis(1);
+        for _ in 0..ROUNDS_MAX {
+            self.round()?;
+            let looks = self.running().looks.clone();
+            let is_same =
+                looks == before && looks.iter().flatten().all(|look| look.held_back == 0);
+            before = looks;
+            quiet = if is_same { quiet + 1 } else { 0 };
+            if quiet < QUIET_ROUNDS {
+                continue;
+            }
+            let looks = before.iter().flatten();
+            let waits = looks.clone().any(|look| look.under_way > 0 || look.delayed > 0);
+            let is_behind = looks.clone().any(|look| look.to_feed > 0 || look.waiting > 0);
+            if !waits && !is_behind {
+                let end = self.case.end();
+                return match looks.clone().find(|look| look.frontier != end) {
+                    None => Ok(()),
+                    Some(look) => {
+                        let at = look.frontier;
+                        Err(format!("nothing is left to do, and the frontier is at {at}, not {end}"))
+                    }
+                };
+            }
+            self.turn(turn);
+            turn = (turn * 2).min(TURN_MAX);
+            quiet = 0;
+        }
+        Err(format!("it does not come to rest: {before:?}"))
+    }
+}
+
+impl<M: ExchangeData + Clone + Sync> Execution<M> {
+    /// Has a worker get on, and checks that nothing leaves at a time that is over.
+    fn step(&mut self, worker: usize, steps: u64) -> Result<Look, String> {
+        let look = self.crew.on(worker, move |member| member.step(steps))?;
+        if look.left < self.passed {
+            let (left, passed) = (look.left, self.passed);
+            return Err(format!("something left at {left}, and the frontier had passed it: {passed}"));
+        }
+        self.passed = self.passed.max(look.frontier);
+        Ok(look)
+    }
+
+    fn to_feed(&self) -> usize {
+        self.looks.iter().map(|look| look.as_ref().map_or(1, |look| look.to_feed)).sum()
+    }
+}
+
+/// Lets tasks of a runtime have their turn so often.
+fn settle(runtime: &Runtime, turns: u32) {
+    runtime.block_on(async {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    });
+}

@@ -1,0 +1,85 @@
+//! A simulated program does what a seed says, the same each time; what is wrong is found and made small; and
+//! what is right stays right whatever happens.
+
+use std::collections::HashMap;
+
+use timely_statefun::testing::{Random, Simulation};
+use timely_statefun::{Egress, Envelope, Function, FunctionType, Functions, ValueSpec};
+
+const COUNTER: FunctionType<u64> = FunctionType::new("test/counter");
+const SUMS: Egress<(u64, u64)> = Egress::new("test/sums");
+const SUM: ValueSpec<u64> = ValueSpec::new("sum");
+
+/// A number wanders on, one smaller, until it is 0; all that come by are summed up.
+fn functions() -> Functions<u64> {
+    let counter = Function::new(|context, number: &u64| {
+        context.update(SUM, |sum| *sum += number);
+        if *number > 0 {
+            context.send(COUNTER, number * 7 % 11, number - 1);
+        }
+        context.emit(SUMS, (*context.time(), *number));
+        Ok(())
+    });
+    Functions::new().embedded(COUNTER, counter.value(SUM)).persisted_egress(SUMS)
+}
+
+fn message(random: &mut Random) -> Envelope<u64> {
+    COUNTER.message(random.below(11), random.below(4))
+}
+
+fn simulation() -> Simulation<u64> {
+    Simulation::new(functions, message).observe(SUMS).check(|run| {
+        let mut expected: HashMap<u64, u64> = HashMap::new();
+        let mut emitted = Vec::new();
+        for (time, sent) in run.sent() {
+            let mut id: u64 = sent.target.id.to_string().parse().unwrap();
+            let mut number = sent.message;
+            loop {
+                *expected.entry(id).or_default() += number;
+                emitted.push((time, number));
+                if number == 0 {
+                    break;
+                }
+                id = number * 7 % 11;
+                number -= 1;
+            }
+        }
+        for (id, expected) in expected {
+            let sum = run.with(&COUNTER.at(id), |context| context.get(SUM).copied());
+            assert_eq!(sum, Some(expected), "the sum at {id}");
+        }
+        let mut found: Vec<_> = run.emitted_since_restart(SUMS);
+        let mut found: Vec<_> = found.drain(..).map(|(_, emitted)| emitted).collect();
+        found.sort();
+        emitted.sort();
+        assert_eq!(found, emitted);
+    })
+}
+
+#[test]
+fn whatever_happens_sums_are_exact() {
+    let report = simulation().run(0..60);
+    println!("{report}");
+    assert!(report.cuts > 60 && report.crashes > 60, "{report}");
+}
+
+#[test]
+fn a_seed_does_the_same_again() {
+    for seed in 0..20 {
+        let simulation = simulation();
+        let first = simulation.trace(seed).unwrap();
+        for _ in 0..3 {
+            assert_eq!(simulation.trace(seed).unwrap(), first, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn one() {
+    let (from, to) = (std::env::var("FROM").unwrap().parse().unwrap(), std::env::var("TO").unwrap().parse().unwrap());
+    for seed in from..to {
+        eprintln!("seed {seed}");
+        let report = simulation().trace(seed).unwrap();
+        eprintln!("{report}");
+    }
+}
