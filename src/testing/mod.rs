@@ -4,6 +4,7 @@
 //! * [`FunctionHarness`] hands one message to one function, and gives what it did as data.
 //! * [`TestProgram`] runs functions in a dataflow that the test steps, with a clock that it turns, frontiers
 //!   that it reads, snapshots, crashes and restarts.
+//! * [`FaultyStore`] is a store of snapshots that fails in every way a store can, when the test says so.
 //!
 //! They are there with the feature `testing`, for `dev-dependencies`.
 
@@ -11,7 +12,9 @@ mod difference;
 mod harness;
 mod invocation;
 mod program;
+mod store;
 
 pub use harness::FunctionHarness;
 pub use invocation::{Delayed, Invocation, Operation};
 pub use program::TestProgram;
+pub use store::{FaultyStore, StoreCall, StoreFault};
