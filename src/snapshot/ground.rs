@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where files are, as far as the store itself does not see to it.
-pub(super) trait Ground: Send + Sync {
+pub(crate) trait Ground: Send + Sync {
     /// Whether there is anything to do here.
     fn needs_syncing(&self) -> bool {
         true

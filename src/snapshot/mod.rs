@@ -28,6 +28,8 @@ pub use store::{SnapshotInfo, SnapshotOptions, SnapshotStore};
 pub use uploads::SnapshotStatus;
 
 pub(crate) use begin::Begun;
+#[cfg(feature = "testing")]
+pub(crate) use ground::Ground;
 pub(crate) use keeper::{Keeper, Kept};
 pub(crate) use log::{Cut, Log};
 pub(crate) use manifest::Commit;

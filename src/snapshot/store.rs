@@ -193,7 +193,7 @@ impl SnapshotStore {
         Ok(Self::over(&url, objects, ObjectPath::default(), Arc::new(ground), options))
     }
 
-    pub(super) fn over(
+    pub(crate) fn over(
         url: &str,
         objects: Arc<dyn ObjectStore>,
         root: ObjectPath,

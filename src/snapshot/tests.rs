@@ -3,7 +3,6 @@
 mod begin;
 mod damage;
 mod execution;
-mod faulty;
 mod format;
 mod garbage;
 mod log;

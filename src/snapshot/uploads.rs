@@ -21,6 +21,8 @@ pub struct SnapshotStatus {
     pub last_committed: Option<u64>,
     /// When it became durable, in milliseconds since the beginning of 1970.
     pub committed_at_ms: Option<u64>,
+    /// The last cut that was given up: the store failed for too long, or its time was up.
+    pub last_given_up: Option<u64>,
     /// Since when the open cut is being stored, in milliseconds since the beginning of 1970.
     pub uploading_since_ms: Option<u64>,
     /// Bytes that are not stored yet.
@@ -108,6 +110,7 @@ impl Uploads {
         let tasks = {
             let mut shared = lock(&self.shared);
             shared.status.uploading_since_ms = None;
+            shared.status.last_given_up = Some(cut);
             shared.tasks.remove(&cut).unwrap_or_default()
         };
         tasks.iter().for_each(AbortHandle::abort);

@@ -6,6 +6,7 @@
 //!   that it reads, snapshots, crashes and restarts.
 //! * [`Simulation`] runs whole programs of several workers again and again, with everything that can happen to
 //!   them, as a seed says.
+//! * [`FaultyStore`] is a store of snapshots that fails in every way a store can, when the test says so.
 //!
 //! They are there with the feature `testing`, for `dev-dependencies`.
 
@@ -14,8 +15,10 @@ mod harness;
 mod invocation;
 mod program;
 mod simulation;
+mod store;
 
 pub use harness::FunctionHarness;
 pub use invocation::{Delayed, Invocation, Operation};
 pub use program::TestProgram;
 pub use simulation::{Failed, Finished, Random, Report, Simulation};
+pub use store::{FaultyStore, StoreCall, StoreFault};

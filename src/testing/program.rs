@@ -31,7 +31,7 @@ use crate::dispatch::{Context, Watch};
 use crate::egress::Egress;
 use crate::functions::Functions;
 use crate::message::Envelope;
-use crate::snapshot::{SnapshotOptions, SnapshotStore};
+use crate::snapshot::{SnapshotError, SnapshotOptions, SnapshotStatus, SnapshotStore};
 
 /// The name of the ingress.
 const INGRESS: &str = "test";
@@ -121,12 +121,26 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     /// If the functions were [put together wrongly](Functions::check).
     #[track_caller]
     pub fn new(make: impl Fn() -> Functions<M, T> + 'static) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let options = SnapshotOptions::default();
+        let store = SnapshotStore::open("memory:", options).expect("memory is always there");
+        Self::with_store(make, store)
+    }
+
+    /// The same with a store of its own for its snapshots, such as one that
+    /// [fails](super::FaultyStore). If there is a snapshot in it, the program goes on from that.
+    ///
+    /// The store has its own time, which is the system's.
+    ///
+    /// # Panics
+    ///
+    /// If the functions were put together wrongly, or the program cannot begin with what is in the store.
+    #[track_caller]
+    pub fn with_store(make: impl Fn() -> Functions<M, T> + 'static, store: SnapshotStore) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let (clock, hands) = Clock::turned(0);
         let mut program = TestProgram {
             make: Box::new(make),
-            store: SnapshotStore::open("memory:", options).expect("memory is always there"),
+            store,
             clock,
             hands,
             sent: Vec::new(),
@@ -337,22 +351,61 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     ///
     /// # Panics
     ///
-    /// If the program stops, or has come to its end.
+    /// If the program stops, or has come to its end, or the snapshot is given up because the store fails.
     #[track_caller]
     pub fn snapshot(&mut self) -> SnapshotDone<T> {
+        self.try_snapshot().expect("the store does not fail")
+    }
+
+    /// The same where the store may fail.
+    ///
+    /// # Errors
+    ///
+    /// What failed last, when the snapshot is given up: each file was tried as often as the store's
+    /// [options](SnapshotOptions::retry) say.
+    ///
+    /// # Panics
+    ///
+    /// If the program stops, or has come to its end, or the store takes more than half a minute.
+    #[track_caller]
+    pub fn try_snapshot(&mut self) -> Result<SnapshotDone<T>, SnapshotError> {
         let before = self.out().done.borrow().len();
-        self.running.as_ref().expect("it runs").snapshots.request();
-        let taken = self.step_until(|running| running.out.done.borrow().len() > before);
+        let given_up = self.status().last_given_up;
+        self.request_snapshot();
+        let taken = self.step_until(|running| {
+            let is_given_up = running.snapshots.status().last_given_up != given_up;
+            is_given_up || running.out.done.borrow().len() > before
+        });
         if let Err(stopped) = taken {
             panic!("the program stopped: {stopped}");
         }
         let done = self.out().done.borrow();
-        done.last().expect("it was taken").clone()
+        match done.get(before) {
+            Some(done) => Ok(done.clone()),
+            None => {
+                Err(self.status().last_error.expect("it was given up because something failed"))
+            }
+        }
+    }
+
+    /// Asks for a snapshot, which is taken and stored while the program is stepped. A [crash](Self::crash) may
+    /// come in between.
+    pub fn request_snapshot(&mut self) {
+        self.running.as_ref().expect("it runs").snapshots.request();
+    }
+
+    /// How snapshots are getting on.
+    fn status(&self) -> SnapshotStatus {
+        self.running.as_ref().expect("it runs").snapshots.status()
     }
 
     /// Ends the program at once, wherever it is, and starts it again from its newest snapshot, or from the
     /// beginning if it has none. What was sent and is not in the snapshot comes again. Egress that was not
     /// taken is lost. Gives the number of the cut that the program goes on from.
+    ///
+    /// # Panics
+    ///
+    /// If the program cannot begin with what is in its store.
     #[track_caller]
     pub fn crash(&mut self) -> Option<u64> {
         self.running = None;
@@ -372,7 +425,10 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         let policy = SnapshotPolicy::new("test program").on_request();
         let runtime = self.runtime.handle();
         let snapshots = Snapshots::begin(&mut worker, &self.store, runtime, &policy);
-        let snapshots = snapshots.expect("a store in memory does not fail");
+        let snapshots = match snapshots {
+            Ok(snapshots) => snapshots,
+            Err(error) => panic!("the program cannot begin: {error}"),
+        };
         let watch: Rc<Watch<M, T>> = Rc::default();
         let mut functions = (self.make)().clock(self.clock.clone());
         functions.runtime.get_or_insert_with(|| runtime.clone());

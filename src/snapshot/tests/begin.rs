@@ -18,11 +18,11 @@ use super::super::process::NextPart;
 use super::super::store::{SnapshotOptions, SnapshotStore};
 use crate::clock::Clock;
 use super::execution::{Execution, identity, options};
-use super::faulty::{Fault, Faulty, What};
+use crate::testing::{FaultyStore, StoreCall, StoreFault};
 
 /// A store with cuts 1, 2 and 3, of which each builds upon the one before.
-async fn three_cuts() -> (Arc<Faulty>, SnapshotStore) {
-    let faulty = Faulty::new();
+async fn three_cuts() -> (FaultyStore, SnapshotStore) {
+    let faulty = FaultyStore::new();
     let store = faulty.store(SnapshotOptions { keep: 9, ..options() });
     let mut execution = Execution::begin(&store).await.unwrap();
     for number in 1..=3 {
@@ -67,7 +67,7 @@ async fn an_execution_begins_with_what_it_is_told_to() {
         let told: Begun = rmp_serde::from_slice(&sent).unwrap();
         assert_eq!((restored(&told), told.execution), (cut, begun.execution));
     }
-    let fresh = Faulty::new().store(options());
+    let fresh = FaultyStore::new().store(options());
     assert_eq!(restored(&begin(&fresh, RestoreFrom::Newest, true).await.unwrap()), None);
 }
 
@@ -120,7 +120,9 @@ async fn a_store_that_fails_or_is_another_programs_is_an_error_and_stays_as_it_i
         let error = store.begin(&other, from, true, 7).await.map(drop).unwrap_err();
         assert!(error.is_foreign(), "{error}");
     }
-    faulty.plan(|what, _| if what == What::List { Fault::Refused } else { Fault::Nothing });
+    faulty.plan(
+        |what, _| if what == StoreCall::List { StoreFault::Refused } else { StoreFault::Nothing },
+    );
     let error = begin(&store, RestoreFrom::Newest, true).await.unwrap_err();
     assert!(error.is_unavailable() && error.offered().is_none(), "{error}");
     assert_eq!(faulty.files(), files);
@@ -138,7 +140,7 @@ async fn part(store: &SnapshotStore, execution: u64, cut: u64) -> PartEntry {
 
 #[tokio::test]
 async fn a_keeper_commits_in_order_and_tells_what_the_next_can_build_upon() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let (begun, log) = store.begin(&identity(), RestoreFrom::Newest, true, 7).await.unwrap();
     let keeper = Keeper::start(&Handle::current(), store.clone(), log, || 9);
@@ -195,8 +197,8 @@ async fn workers_of_a_process_share_what_is_read() {
     let reads = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reads);
     faulty.plan(move |what, file| {
-        counted.fetch_add(usize::from(what == What::Get && file.starts_with("part/")), SeqCst);
-        Fault::Nothing
+        counted.fetch_add(usize::from(what == StoreCall::Get && file.starts_with("part/")), SeqCst);
+        StoreFault::Nothing
     });
     let process = store.process(begun.execution, &Handle::current(), &Clock::system());
     assert!(Arc::ptr_eq(&process, &store.process(begun.execution, &Handle::current(), &Clock::system())));

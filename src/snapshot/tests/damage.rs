@@ -2,7 +2,6 @@
 //! offered. Never is a wrong one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -12,12 +11,12 @@ use super::super::restore::{Check, Which};
 use super::super::store::{SnapshotOptions, SnapshotStore};
 use super::draws;
 use super::execution::{Execution, Numbers, identity, newest, options, read};
-use super::faulty::Faulty;
+use crate::testing::FaultyStore;
 
 /// Seven cuts of two executions, in chains of up to three, and what each cut holds.
-async fn some_store(seed: u64) -> (Arc<Faulty>, SnapshotStore, BTreeMap<u64, Numbers>) {
+async fn some_store(seed: u64) -> (FaultyStore, SnapshotStore, BTreeMap<u64, Numbers>) {
     let mut draw = draws(seed);
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(SnapshotOptions { chain_max: 3, keep: 9, ..options() });
     let mut cuts = BTreeMap::new();
     for _ in 0..2 {

@@ -11,12 +11,12 @@ use super::super::part::PartName;
 use super::super::restore::{Check, Which};
 use super::super::store::SnapshotOptions;
 use super::execution::{Execution, identity, newest, options};
-use super::faulty::{Fault, Faulty, What};
+use crate::testing::{FaultyStore, StoreCall, StoreFault};
 
 #[tokio::test]
 async fn the_newest_are_kept_with_all_they_need_and_nothing_else() {
     for keep in [1, 2, 5] {
-        let faulty = Faulty::new();
+        let faulty = FaultyStore::new();
         let store = faulty.store(SnapshotOptions { keep, ..options() });
         let mut execution = Execution::begin(&store).await.unwrap();
         for round in 0..40u64 {
@@ -51,7 +51,7 @@ async fn the_newest_are_kept_with_all_they_need_and_nothing_else() {
 
 #[tokio::test]
 async fn a_chain_has_a_maximum_of_cuts_and_of_weight() {
-    let store = Faulty::new().store(SnapshotOptions { chain_max: 4, ..options() });
+    let store = FaultyStore::new().store(SnapshotOptions { chain_max: 4, ..options() });
     let mut execution = Execution::begin(&store).await.unwrap();
     (0..30).for_each(|bin| execution.set(bin, 1));
     let mut lengths = Vec::new();
@@ -71,7 +71,7 @@ async fn a_chain_has_a_maximum_of_cuts_and_of_weight() {
 
 #[tokio::test]
 async fn nothing_is_deleted_before_the_grace_period_is_over_and_a_reader_has_that_long() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let grace = Duration::from_millis(1000);
     let store = faulty.store(SnapshotOptions {
         keep: 1,
@@ -109,15 +109,15 @@ async fn nothing_is_deleted_before_the_grace_period_is_over_and_a_reader_has_tha
 
 #[tokio::test]
 async fn manifests_go_first_oldest_first_and_never_the_newest() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(SnapshotOptions { keep: 2, ..options() });
     let deleted = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&deleted);
     faulty.plan(move |what, file| {
-        if what == What::Delete {
+        if what == StoreCall::Delete {
             noted.lock().unwrap().push(file.to_owned());
         }
-        Fault::Nothing
+        StoreFault::Nothing
     });
     let mut execution = Execution::begin(&store).await.unwrap();
     for round in 0..30 {
@@ -139,7 +139,7 @@ async fn manifests_go_first_oldest_first_and_never_the_newest() {
 
 #[tokio::test]
 async fn what_is_open_newer_or_not_ours_is_left_alone() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(SnapshotOptions { keep: 1, ..options() });
     let mut execution = Execution::begin(&store).await.unwrap();
     execution.set(1, 1);
@@ -178,7 +178,7 @@ async fn what_is_open_newer_or_not_ours_is_left_alone() {
 /// Parts that an unreadable manifest may need are kept until it is old enough to go itself.
 #[tokio::test]
 async fn an_unreadable_manifest_holds_parts_back_until_it_goes() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(SnapshotOptions { keep: 2, ..options() });
     let mut execution = Execution::begin(&store).await.unwrap();
     execution.set(1, 1);
@@ -205,14 +205,14 @@ async fn an_unreadable_manifest_holds_parts_back_until_it_goes() {
 /// A listing that is far older than the grace period may keep garbage, but takes nothing away.
 #[tokio::test(start_paused = true)]
 async fn what_this_execution_has_committed_is_kept_although_no_listing_shows_it() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(SnapshotOptions { keep: 1, ..options() });
     let mut execution = Execution::begin(&store).await.unwrap();
     tokio::time::sleep(Duration::from_secs(7200)).await;
     for round in 0..9 {
         faulty.plan(|what, file| match (what, file) {
-            (What::List, "manifest") => Fault::OldList(Duration::from_secs(3600)),
-            _ => Fault::Nothing,
+            (StoreCall::List, "manifest") => StoreFault::OldList(Duration::from_secs(3600)),
+            _ => StoreFault::Nothing,
         });
         (0..9).for_each(|bin| execution.set(bin, round));
         execution.take_cut().await.unwrap();
@@ -226,7 +226,7 @@ async fn what_this_execution_has_committed_is_kept_although_no_listing_shows_it(
 /// Two snapshots are newer than what was restored, and those after it may turn out to be damaged.
 #[tokio::test]
 async fn what_was_restored_is_kept_until_enough_has_come_of_it() {
-    let store = Faulty::new().store(SnapshotOptions { keep: 3, ..options() });
+    let store = FaultyStore::new().store(SnapshotOptions { keep: 3, ..options() });
     let mut execution = Execution::begin(&store).await.unwrap();
     for round in 0..3 {
         execution.set(1, round);

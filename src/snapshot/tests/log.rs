@@ -6,11 +6,11 @@ use super::super::error::Kind;
 use super::super::manifest::{slot_file, slot_of};
 use super::super::restore::{Check, Which};
 use super::execution::{Execution, identity, newest, options, read};
-use super::faulty::{Fault, Faulty, What};
+use crate::testing::{FaultyStore, StoreCall, StoreFault};
 
 #[tokio::test]
 async fn what_is_committed_is_restored() {
-    let store = Faulty::new().store(options());
+    let store = FaultyStore::new().store(options());
     let mut first = Execution::begin(&store).await.unwrap();
     assert_eq!((first.log.execution(), first.log.first_cut()), (1, 1));
     for round in 0..20u64 {
@@ -35,7 +35,7 @@ async fn what_is_committed_is_restored() {
 
 #[tokio::test]
 async fn trap_two_executions_race_and_one_of_them_stops() {
-    let store = Faulty::new().store(options());
+    let store = FaultyStore::new().store(options());
     Execution::begin(&store).await.unwrap().take_cut().await.unwrap();
     let found = newest(&store).await.unwrap();
     let snapshot = found.snapshot.as_ref();
@@ -48,7 +48,7 @@ async fn trap_two_executions_race_and_one_of_them_stops() {
 
 #[tokio::test]
 async fn an_older_execution_is_fenced_at_its_next_commit_and_stays_so() {
-    let store = Faulty::new().store(options());
+    let store = FaultyStore::new().store(options());
     let mut old = Execution::begin(&store).await.unwrap();
     old.set(1, 1);
     old.take_cut().await.unwrap();
@@ -67,13 +67,13 @@ async fn an_older_execution_is_fenced_at_its_next_commit_and_stays_so() {
 /// Whether the claim or a commit: it was stored, but the writer was told that it failed.
 #[tokio::test(start_paused = true)]
 async fn trap_a_lost_reply_is_no_other_execution() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     for _ in 0..3 {
-        faulty.script(What::Put, "manifest", [Fault::ReplyLost]);
+        faulty.fail_next(StoreCall::Put, "manifest", [StoreFault::ReplyLost]);
         let mut execution = Execution::begin(&store).await.unwrap();
         for file in ["manifest", "part"] {
-            faulty.script(What::Put, file, [Fault::ReplyLost, Fault::Refused]);
+            faulty.fail_next(StoreCall::Put, file, [StoreFault::ReplyLost, StoreFault::Refused]);
             execution.set(3, execution.next_cut);
             execution.take_cut().await.unwrap();
         }
@@ -86,12 +86,16 @@ async fn trap_a_lost_reply_is_no_other_execution() {
 /// goes on; the next cut finds the other in its place, and is not fenced by itself.
 #[tokio::test(start_paused = true)]
 async fn trap_a_cut_that_was_given_up_is_durable_after_all() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let mut execution = Execution::begin(&store).await.unwrap();
     execution.set(1, 1);
     execution.take_cut().await.unwrap();
-    faulty.script(What::Put, "manifest", [Fault::ReplyLost, Fault::Refused, Fault::Refused]);
+    faulty.fail_next(
+        StoreCall::Put,
+        "manifest",
+        [StoreFault::ReplyLost, StoreFault::Refused, StoreFault::Refused],
+    );
     execution.set(1, 2);
     let error = execution.take_cut().await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
@@ -110,11 +114,15 @@ async fn trap_a_cut_that_was_given_up_is_durable_after_all() {
 /// The store does it after everybody has given up, when the slot is taken by the next cut.
 #[tokio::test(start_paused = true)]
 async fn trap_a_write_that_lands_late_changes_nothing() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let mut execution = Execution::begin(&store).await.unwrap();
     execution.set(1, 1);
-    faulty.script(What::Put, "manifest", [Fault::Late, Fault::Late, Fault::Late]);
+    faulty.fail_next(
+        StoreCall::Put,
+        "manifest",
+        [StoreFault::Late, StoreFault::Late, StoreFault::Late],
+    );
     assert!(execution.take_cut().await.unwrap_err().is_unavailable());
     execution.set(1, 2);
     execution.take_cut().await.unwrap();
@@ -129,7 +137,7 @@ async fn trap_a_write_that_lands_late_changes_nothing() {
 #[tokio::test]
 async fn trap_a_zombie_that_wakes_after_garbage_collection_is_fenced() {
     for executions_between in 1..4 {
-        let faulty = Faulty::new();
+        let faulty = FaultyStore::new();
         let store = faulty.store(options());
         let mut zombie = Execution::begin(&store).await.unwrap();
         zombie.set(1, 1);
@@ -180,7 +188,7 @@ async fn trap_a_zombie_that_wakes_after_garbage_collection_is_fenced() {
 /// are of an execution which began before the zombie's slot.
 #[tokio::test]
 async fn trap_what_a_zombie_leaves_does_not_count_beside_those_that_fenced_it() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let mut zombie = Execution::begin(&store).await.unwrap();
     zombie.set(1, 1);
@@ -206,7 +214,7 @@ async fn trap_what_a_zombie_leaves_does_not_count_beside_those_that_fenced_it() 
 /// One that wakes in the middle of deleting deletes nothing that a newer execution needs.
 #[tokio::test(start_paused = true)]
 async fn trap_a_zombie_that_wakes_while_it_deletes_takes_nothing_away() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let mut zombie = Execution::begin(&store).await.unwrap();
     for round in 0..12 {
@@ -217,8 +225,8 @@ async fn trap_a_zombie_that_wakes_while_it_deletes_takes_nothing_away() {
     let day = Duration::from_secs(86_400);
     let mut slept = false;
     faulty.plan(move |what, file| match (what, file) {
-        (What::List, "part") if !std::mem::replace(&mut slept, true) => Fault::Slow(day),
-        _ => Fault::Nothing,
+        (StoreCall::List, "part") if !std::mem::replace(&mut slept, true) => StoreFault::Slow(day),
+        _ => StoreFault::Nothing,
     });
     let store_of_zombie = {
         let patient = super::super::store::SnapshotOptions { attempt_max: 9 * day, ..options() };
@@ -251,7 +259,7 @@ async fn trap_a_zombie_that_wakes_while_it_deletes_takes_nothing_away() {
 /// nevertheless.
 #[tokio::test(start_paused = true)]
 async fn trap_old_listings_hide_neither_snapshots_nor_owners() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let grace = Duration::from_secs(60);
     let store = faulty.store(super::super::store::SnapshotOptions { grace, ..options() });
     let mut old = Execution::begin(&store).await.unwrap();
@@ -260,8 +268,8 @@ async fn trap_old_listings_hide_neither_snapshots_nor_owners() {
     old.set(1, 666);
     let prepared = old.prepare().await.unwrap();
     faulty.plan(move |what, _| match what {
-        What::List => Fault::OldList(Duration::from_secs(50)),
-        _ => Fault::Nothing,
+        StoreCall::List => StoreFault::OldList(Duration::from_secs(50)),
+        _ => StoreFault::Nothing,
     });
     // All of this is too young to be listed.
     let mut new = Execution::begin(&store).await.unwrap();
@@ -283,15 +291,15 @@ async fn trap_old_listings_hide_neither_snapshots_nor_owners() {
 /// Parts of an increment cannot be stored. The next one is relative to what is committed.
 #[tokio::test(start_paused = true)]
 async fn trap_a_failed_delta_upload_loses_nothing() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let mut execution = Execution::begin(&store).await.unwrap();
     (0..9).for_each(|bin| execution.set(bin, 1));
     execution.take_cut().await.unwrap();
     execution.set(3, 2);
     faulty.plan(|what, file| match what {
-        What::Put if file.starts_with("part") => Fault::Refused,
-        _ => Fault::Nothing,
+        StoreCall::Put if file.starts_with("part") => StoreFault::Refused,
+        _ => StoreFault::Nothing,
     });
     let error = execution.take_cut().await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
@@ -310,7 +318,7 @@ async fn trap_a_failed_delta_upload_loses_nothing() {
 
 #[tokio::test]
 async fn a_cut_that_does_not_follow_is_refused() {
-    let store = Faulty::new().store(options());
+    let store = FaultyStore::new().store(options());
     let mut execution = Execution::begin(&store).await.unwrap();
     execution.set(1, 1);
     let first = execution.prepare().await.unwrap();
@@ -330,7 +338,7 @@ async fn a_cut_that_does_not_follow_is_refused() {
 
 #[tokio::test]
 async fn a_store_of_another_program_is_refused() {
-    let store = Faulty::new().store(options());
+    let store = FaultyStore::new().store(options());
     let mut execution = Execution::begin(&store).await.unwrap();
     execution.take_cut().await.unwrap();
     let mut others = [identity(), identity()];

@@ -12,7 +12,7 @@ use super::super::restore::{Check, Which};
 use super::super::store::{SnapshotOptions, SnapshotStore};
 use super::draws;
 use super::execution::{Execution, Numbers, identity, options, read};
-use super::faulty::{Fault, Faulty, What};
+use crate::testing::{FaultyStore, StoreCall, StoreFault};
 
 const GRACE: Duration = Duration::from_secs(40);
 
@@ -128,25 +128,25 @@ async fn program(store: SnapshotStore, model: Arc<Mutex<Model>>, seed: u64, bega
 }
 
 /// Everything that can go wrong, now and then.
-fn plan(seed: u64) -> impl FnMut(What, &str) -> Fault + Send + 'static {
+fn plan(seed: u64) -> impl FnMut(StoreCall, &str) -> StoreFault + Send + 'static {
     let mut draw = draws(seed);
     move |what, _| match draw(40) {
-        0 => Fault::Refused,
-        1 => Fault::ReplyLost,
-        2 if what == What::Put => Fault::Late,
-        3..6 if what == What::List => {
+        0 => StoreFault::Refused,
+        1 => StoreFault::ReplyLost,
+        2 if what == StoreCall::Put => StoreFault::Late,
+        3..6 if what == StoreCall::List => {
             // Always younger than the grace period.
-            Fault::OldList(Duration::from_millis(draw(GRACE.as_millis() as u64 * 3 / 4)))
+            StoreFault::OldList(Duration::from_millis(draw(GRACE.as_millis() as u64 * 3 / 4)))
         }
-        6..16 => Fault::Slow(Duration::from_millis(draw(2000))),
-        16 => Fault::Slow(Duration::from_millis(draw(9000))),
-        _ => Fault::Nothing,
+        6..16 => StoreFault::Slow(Duration::from_millis(draw(2000))),
+        16 => StoreFault::Slow(Duration::from_millis(draw(9000))),
+        _ => StoreFault::Nothing,
     }
 }
 
 async fn run(seed: u64) -> (usize, usize, usize, usize) {
     let mut draw = draws(seed);
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let began = Instant::now();
     let keep = 1 + draw(3) as usize;
     let options = SnapshotOptions { grace: GRACE, keep, ..options() };
@@ -159,7 +159,7 @@ async fn run(seed: u64) -> (usize, usize, usize, usize) {
     });
     let programs: Vec<_> = programs.collect();
     let landing = {
-        let (faulty, mut draw) = (Arc::clone(&faulty), draws(draw(1 << 30)));
+        let (faulty, mut draw) = (faulty.clone(), draws(draw(1 << 30)));
         tokio::spawn(async move {
             loop {
                 sleep(Duration::from_millis(draw(60_000))).await;

@@ -13,7 +13,7 @@ use super::super::restore::{Check, Which};
 use super::super::store::{SnapshotOptions, SnapshotStore};
 use super::draws;
 use super::execution::{Execution, identity, newest, options, read};
-use super::faulty::{Fault, Faulty, What};
+use crate::testing::{FaultyStore, StoreCall, StoreFault};
 
 /// A directory of one test, which is gone when the test ends.
 struct Scratch(PathBuf);
@@ -111,7 +111,7 @@ async fn a_directory_keeps_snapshots_and_nothing_that_is_not_needed() {
 async fn what_counts_survives_a_loss_of_power() {
     let mut draw = draws(21);
     for round in 0..60 {
-        let faulty = Faulty::new();
+        let faulty = FaultyStore::new();
         let store = faulty.store(options());
         let mut durable = None;
         for _ in 0..3 {
@@ -148,7 +148,7 @@ async fn what_counts_survives_a_loss_of_power() {
 /// A manifest is stored, but not its name. It does not count as committed, and nothing was released.
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_synced_is_not_committed() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let mut execution = Execution::begin(&store).await.unwrap();
     execution.set(1, 1);
@@ -167,11 +167,11 @@ async fn what_cannot_be_synced_is_not_committed() {
 #[tokio::test(start_paused = true)]
 async fn a_name_that_was_not_synced_is_synced_before_it_counts() {
     for file in ["part", "manifest"] {
-        let faulty = Faulty::new();
+        let faulty = FaultyStore::new();
         let store = faulty.store(options());
         let mut execution = Execution::begin(&store).await.unwrap();
         execution.set(1, 1);
-        faulty.script(What::Put, file, [Fault::Unsynced]);
+        faulty.fail_next(StoreCall::Put, file, [StoreFault::Unsynced]);
         execution.take_cut().await.unwrap();
         faulty.lose_power();
         assert_eq!(Execution::begin(&store).await.unwrap().numbers, execution.numbers, "{file}");
@@ -187,11 +187,11 @@ fn part(cut: u64, worker: u32, bytes: usize) -> Gathered {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_store_is_seen_and_pushes_back_only_past_the_bound() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store =
         faulty.store(SnapshotOptions { pending_bytes_max: 5000, uploads_max: 2, ..options() });
     let uploads = store.uploads(Handle::current());
-    faulty.plan(|_, _| Fault::Slow(Duration::from_millis(500)));
+    faulty.plan(|_, _| StoreFault::Slow(Duration::from_millis(500)));
     uploads.begin(1234);
     let told = Arc::new(Mutex::new(Vec::new()));
     let mut taken = 0;
@@ -215,13 +215,13 @@ async fn a_slow_store_is_seen_and_pushes_back_only_past_the_bound() {
 
 #[tokio::test(start_paused = true)]
 async fn what_stalls_or_has_no_space_is_tried_again_and_given_up_at_last() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let mut execution = Execution::begin(&store).await.unwrap();
     execution.set(1, 1);
     // It stalls twice for longer than an attempt may take.
     let hour = Duration::from_secs(3600);
-    faulty.script(What::Put, "part", [Fault::Slow(hour), Fault::Slow(hour)]);
+    faulty.fail_next(StoreCall::Put, "part", [StoreFault::Slow(hour), StoreFault::Slow(hour)]);
     let before = tokio::time::Instant::now();
     execution.take_cut().await.unwrap();
     assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
@@ -240,10 +240,10 @@ async fn what_stalls_or_has_no_space_is_tried_again_and_given_up_at_last() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cut_that_is_abandoned_uploads_nothing_more_and_others_go_on() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let uploads = store.uploads(Handle::current());
-    faulty.plan(|_, _| Fault::Slow(Duration::from_secs(1)));
+    faulty.plan(|_, _| StoreFault::Slow(Duration::from_secs(1)));
     let told = Arc::new(Mutex::new(Vec::new()));
     for (cut, worker) in [(1, 0), (2, 0), (1, 1)] {
         let told = Arc::clone(&told);
@@ -263,7 +263,7 @@ async fn a_cut_that_is_abandoned_uploads_nothing_more_and_others_go_on() {
 #[test]
 fn a_runtime_that_has_shut_down_is_told_of() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-    let store = runtime.block_on(async { Faulty::new().store(options()) });
+    let store = runtime.block_on(async { FaultyStore::new().store(options()) });
     let uploads = store.uploads(runtime.handle().clone());
     drop(runtime);
     let (told, was_told) = std::sync::mpsc::channel();
@@ -274,7 +274,7 @@ fn a_runtime_that_has_shut_down_is_told_of() {
 
 #[tokio::test(start_paused = true)]
 async fn a_part_under_a_name_that_is_taken_is_damage() {
-    let faulty = Faulty::new();
+    let faulty = FaultyStore::new();
     let store = faulty.store(options());
     let uploads = store.uploads(Handle::current());
     faulty.damage(&part(1, 0, 10).name.to_string(), Some("something else".into()));

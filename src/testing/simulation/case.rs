@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::member::{Sent, Tuning};
 use super::network::CallFault;
 use super::random::Random;
+use super::super::store::StoreFault;
 use crate::message::Envelope;
 
 /// Into how many partitions the ingress is divided.
@@ -62,16 +63,6 @@ pub(super) enum Crash {
     PowerLost,
     /// It is believed to be dead, and goes on for so many actions while its successor runs.
     Believed { actions: u64 },
-}
-
-/// What goes wrong with a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StoreFault {
-    Refused,
-    ReplyLost,
-    Slow(Duration),
-    Late,
-    Unsynced,
 }
 
 impl<M: Clone> Case<M> {
@@ -139,12 +130,14 @@ impl<M: Clone> Case<M> {
             events.push(Event::Call { number: random.below(CALLS), fault });
         }
         for _ in 0..1 + random.below(6) {
-            let fault = match random.below(5) {
+            let fault = match random.below(7) {
                 0 => StoreFault::Refused,
                 1 => StoreFault::ReplyLost,
                 2 => StoreFault::Slow(Duration::from_millis(1 + random.below(5_000))),
                 3 => StoreFault::Late,
-                _ => StoreFault::Unsynced,
+                4 => StoreFault::Unsynced,
+                5 => StoreFault::Torn(random.below(300) as usize),
+                _ => StoreFault::Stalled,
             };
             events.push(Event::Store { number: random.below(REQUESTS), fault });
         }

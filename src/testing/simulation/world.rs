@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::case::{Case, Crash, Event};
 use super::crew::Crew;
 use super::member::{INGRESS, Kit, Letters, Look, Member, Observers};
+use super::super::store::{FaultyStore, StoreFault};
 use super::network::Network;
 use super::random::Random;
 use crate::clock::{Clock, ClockHands};
@@ -26,7 +27,7 @@ const ROUNDS_MAX: u32 = 2_000;
 const QUIET_ROUNDS: u32 = 6;
 /// The longest time by which the clock is turned at once.
 const TURN_MAX: Duration = Duration::from_secs(3600);
-/// How many tasks of the runtime get their turn when it is to come to rest.
+/// So often do tasks of a runtime get their turn; one goes on until it waits for something.
 const SETTLES: u32 = 64;
 
 /// Counts of a run.
@@ -65,6 +66,7 @@ pub(super) struct World<'a, M: ExchangeData + Clone> {
     pub(super) observers: Observers,
     pub(super) letters: Letters<M>,
     network: Arc<Network>,
+    disk: FaultyStore,
     store: SnapshotStore,
     clock: Clock,
     hands: ClockHands,
@@ -93,12 +95,27 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         });
         let network = Network::new(services, faults.collect(), Random::branch(case.seed, 4));
         let options = SnapshotOptions {
-            retry: Retry::attempts(4).jitter(0.0).longest(Duration::from_secs(1)),
+            retry: Retry::attempts(10).jitter(0.0).longest(Duration::from_secs(1)),
             part_bytes: 512,
             chain_max: 4,
             ..SnapshotOptions::default()
         };
-        let store = SnapshotStore::open("memory:", options).expect("memory is always there");
+        let disk = FaultyStore::new();
+        let store = disk.store(options);
+        let faults = case.events.iter().filter_map(|event| match *event {
+            Event::Store { number, fault } => Some((number, fault)),
+            _ => None,
+        });
+        let faults: BTreeMap<u64, StoreFault> = faults.collect();
+        let (mut calls, mut random) = (0, Random::branch(case.seed, 6));
+        disk.plan(move |_, _| {
+            calls += 1;
+            let fault = faults.get(&calls).copied();
+            fault.unwrap_or_else(|| match random.below(3) {
+                0 => StoreFault::Nothing,
+                _ => StoreFault::Slow(Duration::from_millis(random.below(12))),
+            })
+        });
         let fresh = observers.iter().map(|(name, observer)| (*name, observer.fresh()));
         World {
             case,
@@ -106,6 +123,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             observers: fresh.collect(),
             letters: Arc::new(Mutex::default()),
             network: Arc::new(network),
+            disk,
             store: store.in_place(),
             clock,
             hands,
@@ -136,6 +154,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         self.stalled.clear();
         self.zombies.clear();
         self.network.heal();
+        self.disk.heal();
         self.rest()
     }
 
@@ -214,14 +233,16 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         });
         // Worker 0 has one task find out what the program goes on from. It is the only one, and nothing else
         // runs on the runtime before all workers are built.
-        while runtime.metrics().num_alive_tasks() == 0 && !building.has_failed() {
+        while runtime.metrics().global_queue_depth() == 0 && !building.has_failed() {
             thread::yield_now();
         }
+        let mut turn = Duration::from_millis(10);
+        settle(&runtime);
         while runtime.metrics().num_alive_tasks() > 0 {
-            settle(&runtime, SETTLES);
-            if runtime.metrics().num_alive_tasks() > 0 {
-                runtime.block_on(tokio::time::advance(Duration::from_millis(20)));
-            }
+            self.turn(turn);
+            runtime.block_on(tokio::time::advance(turn));
+            settle(&runtime);
+            turn = (turn * 2).min(Duration::from_secs(2));
         }
         let crew = building.wait()?;
         let restored = crew.on(0, |member| member.restored())?;
@@ -290,7 +311,11 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         let execution = self.running.take().expect("it runs");
         execution.counts.store(false, Relaxed);
         match how {
-            Crash::Killed | Crash::PowerLost => drop(execution),
+            Crash::Killed => drop(execution),
+            Crash::PowerLost => {
+                drop(execution);
+                self.disk.lose_power();
+            }
             Crash::Believed { actions } => self.zombies.push(Zombie { execution, left: actions }),
         }
         self.stalled.clear();
@@ -315,14 +340,14 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
                 self.running().crew.on(worker, move |member| member.feed(messages, anyway))?;
                 self.step(worker, 1)?;
             }
-            15..=17 => {
-                let turns = 1 + self.random.below(6) as u32;
-                settle(&self.running().runtime, turns);
-            }
+            15 => settle(&self.running().runtime),
             _ => {
-                let most = *self.random.pick(&[5, 50, 500, 5_000]);
-                let by = Duration::from_millis(self.random.below(most));
+                let most = *self.random.pick(&[5, 5, 5, 20, 20, 100, 1_000, 10_000]);
+                let by = Duration::from_millis(1 + self.random.below(most));
                 self.turn(by);
+                if self.random.once_in(20) {
+                    self.disk.land();
+                }
             }
         }
         Ok(())
@@ -333,7 +358,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         let at = self.random.below(self.zombies.len() as u64) as usize;
         let Zombie { execution, left } = &mut self.zombies[at];
         match self.random.below(3) {
-            0 => settle(&execution.runtime, 4),
+            0 => settle(&execution.runtime),
             _ => {
                 let worker = self.random.below(execution.crew.len() as u64) as usize;
                 execution.crew.on(worker, |member| member.step(2))?;
@@ -352,6 +377,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         let executions = self.zombies.iter().map(|zombie| &zombie.execution).chain(&self.running);
         for execution in executions {
             execution.runtime.block_on(tokio::time::advance(by));
+            settle(&execution.runtime);
         }
     }
 
@@ -394,7 +420,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
 
     /// Everybody gets on once.
     fn round(&mut self) -> Result<(), String> {
-        settle(&self.running().runtime, SETTLES);
+        settle(&self.running().runtime);
         for worker in 0..self.workers() {
             let look = self.running().step(worker, 2)?;
             self.note(worker, &look);
@@ -457,10 +483,11 @@ impl<M: ExchangeData + Clone + Sync> Execution<M> {
     }
 }
 
-/// Lets tasks of a runtime have their turn so often.
-fn settle(runtime: &Runtime, turns: u32) {
+/// Lets the tasks of a runtime get on until each waits for something: how they get their turns is tokio's
+/// affair, and where they come to is not.
+fn settle(runtime: &Runtime) {
     runtime.block_on(async {
-        for _ in 0..turns {
+        for _ in 0..SETTLES {
             tokio::task::yield_now().await;
         }
     });
