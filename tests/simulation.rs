@@ -73,13 +73,3 @@ fn a_seed_does_the_same_again() {
         }
     }
 }
-
-#[test]
-fn one() {
-    let (from, to) = (std::env::var("FROM").unwrap().parse().unwrap(), std::env::var("TO").unwrap().parse().unwrap());
-    for seed in from..to {
-        eprintln!("seed {seed}");
-        let report = simulation().trace(seed).unwrap();
-        eprintln!("{report}");
-    }
-}

@@ -102,6 +102,12 @@ impl<M, H> Mailboxes<M, H> {
         self.detached > 0
     }
 
+    /// How many addresses wait for another attempt.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     pub(super) fn wake_at(&self) -> Option<u64> {
         self.due.wake_at()
     }

@@ -153,7 +153,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Watch<M, T> {
         self.under_way.get()
     }
 
-    /// How many delayed messages wait.
+    /// How many delayed messages wait, and how many addresses for another attempt.
     pub(crate) fn delayed(&self) -> usize {
         self.delayed.get()
     }
@@ -168,7 +168,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Watch<M, T> {
     /// Notes what is under way; and so is what is being restored.
     pub(crate) fn note<H>(&self, dispatcher: &Dispatcher<M, T, H>, is_restored: bool) {
         self.under_way.set(dispatcher.under_way() + usize::from(!is_restored));
-        self.delayed.set(dispatcher.later.len());
+        self.delayed.set(dispatcher.later.len() + dispatcher.mailboxes.len());
     }
 }
 

@@ -90,12 +90,7 @@ impl Parts {
 
 impl SnapshotStore {
     /// What the workers of this process share of an execution.
-    pub(crate) fn process(
-        &self,
-        execution: u64,
-        runtime: &Handle,
-        clock: &Clock,
-    ) -> Arc<Process> {
+    pub(crate) fn process(&self, execution: u64, runtime: &Handle, clock: &Clock) -> Arc<Process> {
         let mut processes = lock(&self.processes.processes);
         processes.retain(|_, process| process.strong_count() > 0);
         if let Some(process) = processes.get(&execution).and_then(Weak::upgrade) {

@@ -16,8 +16,8 @@ use super::super::manifest::slot_file;
 use super::super::part::{PartEntry, PartName, PartWriter};
 use super::super::process::NextPart;
 use super::super::store::{SnapshotOptions, SnapshotStore};
-use crate::clock::Clock;
 use super::execution::{Execution, identity, options};
+use crate::clock::Clock;
 use crate::testing::{FaultyStore, StoreCall, StoreFault};
 
 /// A store with cuts 1, 2 and 3, of which each builds upon the one before.
@@ -201,8 +201,14 @@ async fn workers_of_a_process_share_what_is_read() {
         StoreFault::Nothing
     });
     let process = store.process(begun.execution, &Handle::current(), &Clock::system());
-    assert!(Arc::ptr_eq(&process, &store.process(begun.execution, &Handle::current(), &Clock::system())));
-    assert!(!Arc::ptr_eq(&process, &store.process(begun.execution + 1, &Handle::current(), &Clock::system())));
+    assert!(Arc::ptr_eq(
+        &process,
+        &store.process(begun.execution, &Handle::current(), &Clock::system())
+    ));
+    assert!(!Arc::ptr_eq(
+        &process,
+        &store.process(begun.execution + 1, &Handle::current(), &Clock::system())
+    ));
     let workers: Vec<_> = (0..3).map(|worker| process.attach(worker)).collect();
     let mut read = Vec::new();
     for mut parts in workers {

@@ -4,10 +4,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::super::store::StoreFault;
 use super::member::{Sent, Tuning};
 use super::network::CallFault;
 use super::random::Random;
-use super::super::store::StoreFault;
 use crate::message::Envelope;
 
 /// Into how many partitions the ingress is divided.

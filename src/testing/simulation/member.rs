@@ -223,19 +223,7 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
             input.advance_to(next);
         }
         let (input, end) = (Some(input), kit.end);
-        Member {
-            worker,
-            input,
-            handle,
-            snapshots,
-            watch,
-            delays,
-            probe,
-            left,
-            done,
-            feed,
-            end,
-        }
+        Member { worker, input, handle, snapshots, watch, delays, probe, left, done, feed, end }
     }
 
     /// The snapshot that it goes on from.

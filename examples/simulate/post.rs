@@ -1,0 +1,99 @@
+//! The simulated program, and what must be true of each of its runs.
+
+use timely_statefun::testing::{Finished, Random, Simulation};
+use timely_statefun::{Envelope, TypedValue};
+
+use crate::functions::{
+    ARRIVED, BALANCE, DECOYS, HANDLED, OFFICE, Parcel, WRONG, courier, functions,
+};
+use crate::ways::{Expected, OFFICES};
+
+/// Far more than waits in any run that is as it should be.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// Parcels that are simulated, and checked.
+pub fn post() -> Simulation<TypedValue> {
+    Simulation::new(functions, parcel)
+        .observe(ARRIVED)
+        .observe(DECOYS)
+        .observe(WRONG)
+        .serve("http://courier/", courier)
+        .check(check)
+}
+
+/// A parcel that is brought to an office.
+fn parcel(random: &mut Random) -> Envelope<TypedValue> {
+    let id = random.number() >> 1;
+    let (hops, amount) = (random.below(6), random.below(1000) as i64);
+    let parcel = Parcel { id, hops, amount, from: "-".to_owned(), number: 0, time: None };
+    OFFICE.message(random.below(OFFICES), parcel.write())
+}
+
+/// What was sent: id, hops and amount of each parcel.
+fn sent(run: &Finished<'_, '_, TypedValue>) -> Vec<(u64, u64, i64)> {
+    let texts = run.sent().map(|(_, envelope)| {
+        let value: &TypedValue = &envelope.message;
+        value.read::<String>().expect("parcels are text")
+    });
+    let parcels = texts.map(|text| {
+        let words: Vec<&str> = text.split(' ').collect();
+        let number = |at: usize| words[at].parse::<u64>().expect("it is a number");
+        (number(1), number(2), number(3) as i64)
+    });
+    parcels.collect()
+}
+
+fn check(run: &mut Finished<'_, '_, TypedValue>) {
+    let wrong = run.emitted(WRONG);
+    assert!(wrong.is_empty(), "{:?}", wrong[0]);
+
+    let mut expected = Expected::default();
+    let sent = sent(run);
+    for (id, hops, amount) in &sent {
+        expected.add(*id, *hops, *amount);
+    }
+    let (mut balance, mut handled) = (0, 0);
+    for office in 0..OFFICES {
+        let (has, did) = run.with(&OFFICE.at(office), |context| {
+            (context.get(BALANCE).copied(), context.get(HANDLED).copied())
+        });
+        balance += has.unwrap_or(0);
+        handled += did.unwrap_or(0);
+    }
+    let total: i64 = sent.iter().map(|(.., amount)| amount).sum();
+    let lost: i64 = expected.lost.iter().map(|(_, amount)| amount).sum();
+    assert_eq!(balance, total - lost, "the balance of all offices");
+    assert_eq!(handled, expected.handled, "parcels that offices have handled");
+
+    let mut arrived: Vec<_> =
+        run.emitted_since_restart(ARRIVED).into_iter().map(|(_, parcel)| parcel).collect();
+    same("arrived", &mut arrived, &mut expected.arrived);
+    let mut decoys: Vec<_> =
+        run.emitted_since_restart(DECOYS).into_iter().map(|(_, (decoy, _))| decoy).collect();
+    same("decoys", &mut decoys, &mut expected.decoys);
+
+    // What was given up before a snapshot is not given up again, so all executions count.
+    let letters = run.dead_letters().into_iter().map(|(_, letter)| {
+        let text = letter.message.read::<String>().expect("parcels are text");
+        let (id, amount) = text.split_once(' ').expect("it has an id and an amount");
+        (id.parse().expect("it is a number"), amount.parse().expect("it is a number"))
+    });
+    let mut letters: Vec<(u64, i64)> = letters.collect();
+    letters.sort_unstable();
+    letters.dedup();
+    same("lost", &mut letters, &mut expected.lost);
+
+    let waiting = run.waiting_bytes_max();
+    assert!(waiting <= WAITING_BYTES_MAX, "{waiting} bytes of messages waited");
+}
+
+fn same<X: Ord + std::fmt::Debug>(what: &str, found: &mut [X], expected: &mut [X]) {
+    found.sort_unstable();
+    expected.sort_unstable();
+    if found != expected {
+        let missing = expected.iter().find(|one| !found.contains(one));
+        let extra = found.iter().find(|one| !expected.contains(one));
+        let twice = found.windows(2).find(|pair| pair[0] == pair[1]);
+        panic!("{what}: {missing:?} is missing, {extra:?} is too much, {twice:?} is there twice");
+    }
+}
