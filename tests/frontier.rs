@@ -29,7 +29,7 @@ const NODE: FunctionType<Call> = FunctionType::new("frontier/node");
 const RUNNER: FunctionType<Call> = FunctionType::new("frontier/runner");
 const DONE: Egress<usize> = Egress::new("frontier/done");
 const TIMES: usize = 16;
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 800;
 const IDS: u64 = 24;
 
 /// A call and, through its seed, all calls that follow from it.

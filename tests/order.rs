@@ -22,7 +22,7 @@ const NODES: [FunctionType<Call>; 2] =
 const SOURCE: FunctionType<Call> = FunctionType::new("order/source");
 const DONE: Egress<u64> = Egress::new("order/done");
 const TIMES: u64 = 50;
-const RECORDS: u64 = 400;
+const RECORDS: u64 = 250;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Call {

@@ -87,7 +87,11 @@ impl<T: Timestamp, M> Flow<T, M> {
     #[inline]
     pub(crate) fn send(&mut self, message: M, time: TimeIndex) {
         let target = if self.peers > 1 { (self.route)(&message) % self.peers } else { self.worker };
-        if target != self.worker {
+        #[cfg(statefun_planted)]
+        let by_edge = crate::planted::takes_the_edge();
+        #[cfg(not(statefun_planted))]
+        let by_edge = false;
+        if target != self.worker || by_edge {
             let time = self.time(time).clone();
             self.under_way[target as usize] += 1;
             self.away.push(Record { time, from: self.worker as u32, message });

@@ -111,6 +111,16 @@ impl<T: Timestamp> LiveTimes<T> {
             }
             minimal_gone |= self.minimal.elements().contains(&slot.time);
         }
+        #[cfg(statefun_planted)]
+        if let Some(early) = crate::planted::released_early() {
+            self.minimal.clear();
+            for (time, index) in &self.by_time {
+                if self.slots[*index as usize].work > early {
+                    self.minimal.insert_ref(time);
+                }
+            }
+            return true;
+        }
         if minimal_gone {
             self.minimal.clear();
             for time in self.by_time.keys() {

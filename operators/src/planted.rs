@@ -3,6 +3,7 @@
 //!
 //! `STATEFUN_PLANTED` names the one that is there. This file knows no loop.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 fn is(bug: &str) -> bool {
@@ -24,4 +25,18 @@ pub(crate) fn after(cuts: u64) -> u64 {
 /// The lowest count that can still arrive. `no-wait`: none is waited for.
 pub(crate) fn lowest(count: Option<u64>) -> Option<u64> {
     count.filter(|_| !is("no-wait"))
+}
+
+/// How many messages of a time may wait when it is over. `released-early`: one.
+pub(crate) fn released_early() -> Option<u64> {
+    is("released-early").then_some(1)
+}
+
+/// Whether a message for this worker goes by way of the edge. `overtaken`: every other one does.
+pub(crate) fn takes_the_edge() -> bool {
+    thread_local!(static SENT: Cell<u64> = const { Cell::new(0) });
+    is("overtaken") && {
+        SENT.set(SENT.get() + 1);
+        SENT.get().is_multiple_of(2)
+    }
 }

@@ -111,6 +111,8 @@ impl<M, T, S: Surroundings<M, T>> Reach<M, T> for Reached<'_, M, S> {
                 delayed[*at] = None;
                 None
             }
+            #[cfg(statefun_planted)]
+            Some(Token::Free) if crate::planted::is("cancelled-twice") => return true,
             Some(Token::Free) => return false,
             None => match self.later.find(sender, token) {
                 Some(key) => Some(Change::Cancel(key)),
