@@ -31,7 +31,7 @@ use crate::dispatch::{Context, Watch};
 use crate::egress::Egress;
 use crate::functions::Functions;
 use crate::message::Envelope;
-use crate::snapshot::{SnapshotError, SnapshotOptions, SnapshotStatus, SnapshotStore};
+use crate::snapshot::{RestoreFrom, SnapshotError, SnapshotOptions, SnapshotStatus, SnapshotStore};
 
 /// The name of the ingress.
 const INGRESS: &str = "test";
@@ -149,7 +149,7 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
             running: None,
             runtime: runtime.expect("there is a runtime"),
         };
-        program.start();
+        program.crash();
         program
     }
 
@@ -408,10 +408,24 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     /// If the program cannot begin with what is in its store.
     #[track_caller]
     pub fn crash(&mut self) -> Option<u64> {
+        match self.restart(RestoreFrom::Newest) {
+            Ok(cut) => cut,
+            Err(error) => panic!("the program cannot begin: {error}"),
+        }
+    }
+
+    /// The same, with the snapshot that is wanted, where a store may be damaged.
+    ///
+    /// # Errors
+    ///
+    /// If the program cannot begin with it. It does not run then, and panics whatever is done, until it is
+    /// restarted once more.
+    #[track_caller]
+    pub fn restart(&mut self, from: RestoreFrom) -> Result<Option<u64>, SnapshotError> {
         self.running = None;
-        self.start();
+        self.start(from)?;
         let snapshots = &self.running.as_ref().expect("it runs").snapshots;
-        snapshots.restored().map(|done| done.cut)
+        Ok(snapshots.restored().map(|done| done.cut))
     }
 
     fn out(&self) -> &Out<M, T> {
@@ -419,16 +433,12 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     }
 
     #[track_caller]
-    fn start(&mut self) {
+    fn start(&mut self, from: RestoreFrom) -> Result<(), SnapshotError> {
         let allocator = Allocator::Thread(Thread::default());
         let mut worker = Worker::new(WorkerConfig::default(), allocator, Some(Instant::now()));
-        let policy = SnapshotPolicy::new("test program").on_request();
+        let policy = SnapshotPolicy::new("test program").on_request().restore(from);
         let runtime = self.runtime.handle();
-        let snapshots = Snapshots::begin(&mut worker, &self.store, runtime, &policy);
-        let snapshots = match snapshots {
-            Ok(snapshots) => snapshots,
-            Err(error) => panic!("the program cannot begin: {error}"),
-        };
+        let snapshots = Snapshots::begin(&mut worker, &self.store, runtime, &policy)?;
         let watch: Rc<Watch<M, T>> = Rc::default();
         let mut functions = (self.make)().clock(self.clock.clone());
         functions.runtime.get_or_insert_with(|| runtime.clone());
@@ -482,6 +492,7 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         }
         let input = (!self.is_closed).then_some(input);
         self.running = Some(Running { worker, input, handle, snapshots, watch, out, probe });
+        Ok(())
     }
 }
 
