@@ -173,7 +173,9 @@ fn operators_and_proto_know_neither_each_other_nor_the_library() {
 
 #[test]
 fn only_the_built_in_types_and_remote_functions_know_the_wire() {
-    let doors = ["src/value.rs", "src/typed.rs", "src/formats.rs", "src/remote/"];
+    // Whoever answers remote functions in a test speaks with them.
+    let tests = "src/testing/";
+    let doors = ["src/value.rs", "src/typed.rs", "src/formats.rs", "src/remote/", tests];
     let behind = |source: &Source| doors.iter().any(|door| source.path.starts_with(door));
     let (inside, outside): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(behind);
     let found = named(&outside, &["timely_statefun_proto"]);

@@ -129,11 +129,13 @@ pub(crate) struct Watch<M, T> {
     visits: RefCell<VecDeque<Visit<M, T>>>,
     under_way: Cell<usize>,
     delayed: Cell<usize>,
+    is_restored: Cell<bool>,
 }
 
 impl<M, T> Default for Watch<M, T> {
     fn default() -> Self {
-        Watch { visits: RefCell::default(), under_way: Cell::new(0), delayed: Cell::new(0) }
+        let (under_way, delayed) = (Cell::new(0), Cell::new(0));
+        Watch { visits: RefCell::default(), under_way, delayed, is_restored: Cell::new(true) }
     }
 }
 
@@ -158,6 +160,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Watch<M, T> {
         self.delayed.get()
     }
 
+    /// Whether all is there again that a snapshot has.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.is_restored.get()
+    }
+
     /// Does what is to be done.
     pub(crate) fn visit<H>(&self, dispatcher: &mut Dispatcher<M, T, H>, time: &T) {
         while let Some(visit) = self.visits.borrow_mut().pop_front() {
@@ -169,6 +176,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Watch<M, T> {
     pub(crate) fn note<H>(&self, dispatcher: &Dispatcher<M, T, H>, is_restored: bool) {
         self.under_way.set(dispatcher.under_way() + usize::from(!is_restored));
         self.delayed.set(dispatcher.later.len() + dispatcher.mailboxes.len());
+        self.is_restored.set(is_restored);
     }
 }
 

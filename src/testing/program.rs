@@ -23,6 +23,8 @@ use timely::progress::timestamp::Refines;
 use timely::worker::Worker;
 use tokio::runtime::{Builder, Runtime};
 
+use super::endpoint::TestEndpoint;
+use super::turned::TurnedRuntime;
 use crate::address::Address;
 use crate::clock::{Clock, ClockHands};
 use crate::dataflow::{Handle, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions};
@@ -31,7 +33,7 @@ use crate::dispatch::{Context, Watch};
 use crate::egress::Egress;
 use crate::functions::Functions;
 use crate::message::Envelope;
-use crate::snapshot::{SnapshotError, SnapshotOptions, SnapshotStatus, SnapshotStore};
+use crate::snapshot::{RestoreFrom, SnapshotError, SnapshotOptions, SnapshotStatus, SnapshotStore};
 
 /// The name of the ingress.
 const INGRESS: &str = "test";
@@ -84,6 +86,8 @@ pub struct TestProgram<M: ExchangeData + Clone, T: Timestamp = u64> {
     sent: Vec<(T, Envelope<M>)>,
     time: T,
     is_closed: bool,
+    /// Who answers remote functions, if not the network.
+    endpoint: Option<TestEndpoint>,
     running: Option<Running<M, T>>,
     /// Ends after what runs on it.
     runtime: Runtime,
@@ -98,6 +102,8 @@ struct Running<M: ExchangeData + Clone, T: Timestamp> {
     watch: Rc<Watch<M, T>>,
     out: Rc<Out<M, T>>,
     probe: ProbeHandle<T>,
+    /// What calls and asynchronous operations run on, if that is the test's. Ends after what runs on it.
+    turned: Option<TurnedRuntime>,
 }
 
 /// Records of one time: a `Vec` of the egress's type.
@@ -146,11 +152,36 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
             sent: Vec::new(),
             time: T::minimum(),
             is_closed: false,
+            endpoint: None,
             running: None,
             runtime: runtime.expect("there is a runtime"),
         };
-        program.start();
+        program.crash();
         program
+    }
+
+    /// Who answers the remote functions of this program from now on, in the place of the network: the same after
+    /// every crash.
+    ///
+    /// The runtime of the functions, if they have none, is then one whose time passes with
+    /// [`tick`](Self::tick) and not otherwise. So do the time that a call has and the waits before it is tried
+    /// again, and what else goes by tokio's clock.
+    ///
+    /// It is asked for before anything is sent. Later, that is a [crash](Self::crash): what is under way went
+    /// another way.
+    ///
+    /// # Panics
+    ///
+    /// As for [`crash`](Self::crash), the first time.
+    #[track_caller]
+    pub fn endpoint(&mut self) -> TestEndpoint {
+        if let Some(endpoint) = &self.endpoint {
+            return endpoint.clone();
+        }
+        let endpoint = TestEndpoint::new();
+        self.endpoint = Some(endpoint.clone());
+        self.crash();
+        endpoint
     }
 
     /// Sends a message, at the time that was [advanced to](Self::advance_to) last. It is handled when the
@@ -187,6 +218,11 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     /// Goes on until nothing is left to do: no message waits to be handled, and no asynchronous operation or
     /// call of a remote function has yet to end. What waits for the clock waits for [`tick`](Self::tick).
     ///
+    /// What waits for the test itself is not waited for. With an [endpoint](Self::endpoint) these are requests
+    /// that are open and, where the functions have no runtime of their own, calls and asynchronous operations
+    /// that wait for time to pass. There an operation that waits for another thread or a socket is not waited for
+    /// either, so it is given a runtime of its own.
+    ///
     /// # Panics
     ///
     /// If the program stops, or something does not end within half a minute.
@@ -209,10 +245,18 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     #[track_caller]
     pub fn try_run(&mut self) -> Result<(), Stopped> {
         let (mut quiet, mut before) = (0, None);
+        let endpoint = self.endpoint.clone();
         self.step_until(|running| {
             let stats = running.handle.stats();
-            let now = (stats.handled, stats.admitted, stats.skipped, running.frontier());
-            let is_idle = stats.waiting == 0 && running.watch.under_way() == 0;
+            let asked = endpoint.as_ref().map(|endpoint| (endpoint.requests(), endpoint.open()));
+            let now = (stats.handled, stats.admitted, stats.skipped, running.frontier(), asked);
+            let open = asked.map_or(0, |(_, open)| open);
+            // What is restored comes from the store, whose time is the system's.
+            let waits = match running.turned {
+                Some(_) => !running.watch.is_restored(),
+                None => running.watch.under_way() > open,
+            };
+            let is_idle = stats.waiting == 0 && !waits;
             quiet = if is_idle && before.as_ref() == Some(&now) { quiet + 1 } else { 0 };
             before = Some(now);
             // The last snapshot is taken when nothing can leave any more.
@@ -230,6 +274,9 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         let running = self.running.as_mut().expect("it runs");
         if let Some(input) = &mut running.input {
             input.flush();
+        }
+        if let Some(turned) = &running.turned {
+            turned.settle();
         }
         running.worker.step();
         running.handle.stopped().map_or(Ok(()), Err)
@@ -261,15 +308,25 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     }
 
     /// Turns the clock forward, and goes on [until nothing is left to do](Self::run). What is due happens, in
-    /// order; what that delays by less is then due as well.
+    /// order; what that delays by less is then due as well. With an [endpoint](Self::endpoint) the clock stops,
+    /// and the program goes on, wherever something is due on the runtime.
     ///
     /// # Panics
     ///
     /// As for [`run`](Self::run).
     #[track_caller]
     pub fn tick(&mut self, by: Duration) {
-        self.hands.advance(by);
-        self.run();
+        let mut left = by;
+        loop {
+            let turned = &self.running.as_ref().expect("it runs").turned;
+            let passed = turned.as_ref().map_or(left, |turned| turned.pass(left));
+            self.hands.advance(passed);
+            self.run();
+            left -= passed;
+            if left.is_zero() {
+                return;
+            }
+        }
     }
 
     /// What the clock shows, in milliseconds since the beginning of 1970.
@@ -408,10 +465,24 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     /// If the program cannot begin with what is in its store.
     #[track_caller]
     pub fn crash(&mut self) -> Option<u64> {
+        match self.restart(RestoreFrom::Newest) {
+            Ok(cut) => cut,
+            Err(error) => panic!("the program cannot begin: {error}"),
+        }
+    }
+
+    /// The same, with the snapshot that is wanted, where a store may be damaged.
+    ///
+    /// # Errors
+    ///
+    /// If the program cannot begin with it. It does not run then, and panics whatever is done, until it is
+    /// restarted once more.
+    #[track_caller]
+    pub fn restart(&mut self, from: RestoreFrom) -> Result<Option<u64>, SnapshotError> {
         self.running = None;
-        self.start();
+        self.start(from)?;
         let snapshots = &self.running.as_ref().expect("it runs").snapshots;
-        snapshots.restored().map(|done| done.cut)
+        Ok(snapshots.restored().map(|done| done.cut))
     }
 
     fn out(&self) -> &Out<M, T> {
@@ -419,18 +490,22 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     }
 
     #[track_caller]
-    fn start(&mut self) {
+    fn start(&mut self, from: RestoreFrom) -> Result<(), SnapshotError> {
         let allocator = Allocator::Thread(Thread::default());
         let mut worker = Worker::new(WorkerConfig::default(), allocator, Some(Instant::now()));
-        let policy = SnapshotPolicy::new("test program").on_request();
+        let policy = SnapshotPolicy::new("test program").on_request().restore(from);
         let runtime = self.runtime.handle();
-        let snapshots = Snapshots::begin(&mut worker, &self.store, runtime, &policy);
-        let snapshots = match snapshots {
-            Ok(snapshots) => snapshots,
-            Err(error) => panic!("the program cannot begin: {error}"),
-        };
+        let snapshots = Snapshots::begin(&mut worker, &self.store, runtime, &policy)?;
         let watch: Rc<Watch<M, T>> = Rc::default();
         let mut functions = (self.make)().clock(self.clock.clone());
+        let mut turned = None;
+        if let Some(endpoint) = &self.endpoint {
+            functions.answers = Some(endpoint.begin());
+            if functions.runtime.is_none() {
+                let own = turned.insert(TurnedRuntime::new());
+                functions.runtime = Some(own.handle().clone());
+            }
+        }
         functions.runtime.get_or_insert_with(|| runtime.clone());
         functions.watch = Some(Rc::clone(&watch));
         let names = functions.egresses.iter().map(|egress| (egress.name, Vec::new()));
@@ -481,7 +556,9 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
             input.advance_to(self.time.clone());
         }
         let input = (!self.is_closed).then_some(input);
-        self.running = Some(Running { worker, input, handle, snapshots, watch, out, probe });
+        self.running =
+            Some(Running { worker, input, handle, snapshots, watch, out, probe, turned });
+        Ok(())
     }
 }
 

@@ -82,7 +82,9 @@ type Plan = Box<dyn FnMut(StoreCall, &str) -> StoreFault + Send>;
 ///
 /// ```
 /// use timely_statefun::testing::{FaultyStore, StoreCall, StoreFault, TestProgram};
-/// use timely_statefun::{Egress, Function, FunctionType, Functions, SnapshotOptions, ValueSpec};
+/// use timely_statefun::{
+///     Egress, Function, FunctionType, Functions, RestoreFrom, SnapshotOptions, ValueSpec,
+/// };
 ///
 /// const COUNTER: FunctionType<u64> = FunctionType::new("example/counter");
 /// const SUMS: Egress<u64> = Egress::new("example/sums");
@@ -109,7 +111,9 @@ type Plan = Box<dyn FnMut(StoreCall, &str) -> StoreFault + Send>;
 /// faulty.fail_nth(StoreCall::Put, "manifest", 1, StoreFault::Unflushed(10));
 /// program.snapshot();
 /// faulty.lose_power();
-/// assert_eq!(program.crash(), Some(1));
+/// let damaged = program.restart(RestoreFrom::Newest).unwrap_err();
+/// assert_eq!(damaged.offered(), Some(1));
+/// program.restart(RestoreFrom::Cut(1)).unwrap();
 /// program.run();
 /// assert_eq!(program.take(SUMS), [(0, 3)]);
 /// ```
