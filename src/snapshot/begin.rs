@@ -13,6 +13,10 @@ use super::restore::{Check, Which};
 use super::store::SnapshotStore;
 use super::survey::Identity;
 
+/// How often one looks again for what to begin with, because an older execution that still runs has just
+/// committed a cut. It takes one longer than to find the newest snapshot, so it is not often twice.
+const OVERTAKEN_MAX: u32 = 16;
+
 /// Which snapshot a program begins with.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum RestoreFrom {
@@ -60,6 +64,22 @@ impl SnapshotStore {
     /// If the store fails or belongs to another program; if what is wanted is not there or not whole; if
     /// somebody else is just beginning as well.
     pub(crate) async fn begin(
+        &self,
+        identity: &Identity,
+        from: RestoreFrom,
+        verify: bool,
+        now_ms: u64,
+    ) -> Result<(Begun, Log), SnapshotError> {
+        let mut overtaken = 0;
+        loop {
+            match self.try_to_begin(identity, from, verify, now_ms).await {
+                Err(error) if error.is_overtaken() && overtaken < OVERTAKEN_MAX => overtaken += 1,
+                begun => return begun,
+            }
+        }
+    }
+
+    async fn try_to_begin(
         &self,
         identity: &Identity,
         from: RestoreFrom,

@@ -65,6 +65,8 @@ pub(super) enum Kind {
     Foreign { file: String, what: String, found: String, expected: String },
     #[error("execution {execution} is fenced: a newer execution wrote \"{file}\"")]
     Fenced { execution: u64, file: String },
+    #[error("an older execution that still runs has just written \"{file}\"")]
+    Overtaken { file: String },
     #[error("there is no snapshot of cut {cut}")]
     NoSuchCut { cut: u64 },
     #[error("cut {cut} is not committed: {why}")]
@@ -127,6 +129,11 @@ impl SnapshotError {
     /// its last commit counts.
     pub fn is_fenced(&self) -> bool {
         matches!(self.kind, Kind::Fenced { .. })
+    }
+
+    /// An older execution has just committed a cut where this one was to begin.
+    pub(super) fn is_overtaken(&self) -> bool {
+        matches!(self.kind, Kind::Overtaken { .. })
     }
 
     /// There is no snapshot of the cut that was asked for.

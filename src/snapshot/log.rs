@@ -73,7 +73,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Fenced, if somebody else has claimed it since it was surveyed. Foreign, if it belongs to another
+    /// Fenced, if somebody else has claimed it since it was surveyed. Overtaken, if an older execution has
+    /// committed a cut since: there is something newer to begin with. Foreign, if it belongs to another
     /// program. If the store failed, the claim may be there nevertheless; the next execution goes above
     /// it.
     pub(super) async fn claim(
@@ -126,8 +127,14 @@ impl Log {
         crate::planted::reach("claimed");
         match created {
             Created::New => {}
-            Created::Exists if read(&log.files, slot).await?.as_ref() == Some(&entry) => {}
-            Created::Exists => return Err(log.fence(slot)),
+            Created::Exists => match read(&log.files, slot).await? {
+                // The reply was lost, but not the entry.
+                Some(there) if there == entry => {}
+                Some(Entry::Commit(there)) if there.header.execution < slot => {
+                    return Err(Kind::Overtaken { file: slot_file(slot) }.into());
+                }
+                _ => return Err(log.fence(slot)),
+            },
         }
         log.confirm(slot).await?;
         log.next_slot += 1;

@@ -18,6 +18,7 @@ use super::super::process::NextPart;
 use super::super::store::{SnapshotOptions, SnapshotStore};
 use super::execution::{Execution, identity, options};
 use crate::clock::Clock;
+use crate::retry::Retry;
 use crate::testing::{FaultyStore, StoreCall, StoreFault};
 
 /// A store with cuts 1, 2 and 3, of which each builds upon the one before.
@@ -43,6 +44,32 @@ async fn begin(
 
 fn restored(begun: &Begun) -> Option<u64> {
     begun.restores().map(|commit| commit.cut())
+}
+
+/// The one before is believed to be dead, and commits a cut between the look for what there is and the claim.
+/// The new one did not begin; a simulated run found it.
+#[tokio::test]
+async fn an_execution_that_is_overtaken_by_an_older_one_begins_with_its_cut() {
+    let faulty = FaultyStore::new();
+    let store = faulty.store(SnapshotOptions { retry: Retry::attempts(1), ..options() });
+    let mut older = Execution::begin(&store).await.unwrap();
+    older.set(1, 1);
+    older.take_cut().await.unwrap();
+    older.set(1, 2);
+    faulty.fail_nth(StoreCall::Put, "manifest", 1, StoreFault::Late);
+    older.take_cut().await.unwrap_err();
+    // It arrives where the other was to claim the store.
+    let late = faulty.clone();
+    faulty.plan(move |call, file| {
+        if call == StoreCall::Put && file.starts_with("manifest/") {
+            late.land();
+        }
+        StoreFault::Nothing
+    });
+    let begun = begin(&store, RestoreFrom::Newest, true).await.unwrap();
+    assert_eq!((begun.execution, restored(&begun)), (4, Some(2)));
+    older.set(1, 3);
+    assert!(older.take_cut().await.unwrap_err().is_fenced());
 }
 
 #[tokio::test]
