@@ -206,6 +206,7 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Random, fuzz, within};
 
     #[test]
     fn numbers_of_64_bits_are_read_and_larger_ones_are_damage() {
@@ -235,6 +236,67 @@ mod tests {
         }
         assert!(Reader::new(&[3, 0]).id().is_err(), "an odd length");
         assert!(Reader::new(&[2, 0xff]).id().is_err(), "no text");
+    }
+
+    /// Reads what each first byte says comes next, and writes it again.
+    fn any_record(input: &[u8]) -> bool {
+        let mut reader = Reader::new(input);
+        let mut again = Vec::new();
+        while !reader.is_empty() {
+            let what = reader.byte().expect("there is one") % 6;
+            again.push(what);
+            let read: Result<(), Damage> = match what {
+                0 => reader.varint().map(|number| put_varint(&mut again, number)),
+                1 => reader.with_length().map(|bytes| {
+                    put_with_length(&mut again, |to| {
+                        to.extend_from_slice(bytes);
+                        Ok::<_, Damage>(())
+                    })
+                    .expect("it adds");
+                }),
+                2 => reader.text().map(|text| put_text(&mut again, text)),
+                3 => reader.id().map(|id| put_id(&mut again, &id)),
+                4 => reader.small().map(|number| put_varint(&mut again, number.into())),
+                _ => reader.flag().map(|flag| again.push(flag.into())),
+            };
+            if let Err(why) = read {
+                assert!(!why.is_empty());
+                return false;
+            }
+        }
+        // What was written is the shortest there is, and says the same.
+        assert!(again.len() <= input.len(), "{again:02x?}");
+        if again != input {
+            assert!(any_record(&again), "{again:02x?}");
+        }
+        true
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_damage_and_are_written_in_one_way() {
+        let mut random = Random(3);
+        let inputs = (0..60).map(|_| {
+            let mut input = Vec::new();
+            for _ in 0..random.below(9) {
+                let what = random.below(6) as u8;
+                input.push(what);
+                match what {
+                    0 => put_varint(&mut input, random.number()),
+                    1 => {
+                        let bytes = random.bytes();
+                        put_varint(&mut input, bytes.len() as u64);
+                        input.extend(bytes);
+                    }
+                    2 => put_text(&mut input, &random.text()),
+                    3 => put_id(&mut input, &Id::new(&random.text())),
+                    4 => put_varint(&mut input, random.number() >> 32),
+                    _ => input.push(random.below(2) as u8),
+                }
+            }
+            input
+        });
+        let inputs: Vec<_> = inputs.collect();
+        fuzz("records", 300_000, &inputs, |input| within(4 * input.len(), || any_record(input)));
     }
 
     #[test]
