@@ -178,6 +178,7 @@ mod tests {
             .collect();
         inputs.push(br#" {"pieces": [ 7 ], "below": [{}, {}], "other": [[[null]]] } "#.to_vec());
         fuzz("json", 30_000, &inputs, any_value::<Shelf>);
+        assert!(Shelf::from_bytes(b"{} {}").is_err(), "it goes on after its end");
         for deep in ["[", "{\"over\":", "{\"x\":"] {
             assert!(Shelf::from_bytes(deep.repeat(100_000).as_bytes()).is_err());
         }

@@ -541,6 +541,7 @@ mod tests {
     #[test]
     fn any_bytes_are_a_note_or_an_error_and_are_written_in_one_way() {
         let inputs = [some_note(), SnapshotDone::empty(1)].map(|done| done.note().1.to_vec());
+        assert_eq!(SnapshotDone::read(&inputs[0]), Ok(some_note()));
         fuzz("notes", 30_000, &inputs, |input| {
             let room = 64 * input.len() + (1 << 20);
             let read = within(room, || SnapshotDone::<u64>::read(input));

@@ -151,6 +151,28 @@ fn read_part(name: PartName, input: &[u8]) -> Result<(PartEntry, Contents), Snap
     read.inspect_err(check_error)
 }
 
+/// A commit where a bit makes two names one, or exchanges them.
+fn small_commit() -> Vec<u8> {
+    let (slot, execution, program) = (9, 8, String::new());
+    let header = Header { slot, execution, nonce: 7, program, bins: 1, floor: 1, at_ms: 0 };
+    let name = |index| PartName { execution, cut: 3, worker: 0, index };
+    let parts = [2, 3, 4].map(|index| PartEntry { name: name(index), bytes: 1, checksum: 1 });
+    let chain = vec![Link { execution, cut: 3, parts: parts.to_vec() }];
+    let notes = ["a", "b", "c"].map(|name| (name.to_owned(), Bytes::new())).into();
+    Entry::Commit(Commit { header, chain, notes }).bytes().to_vec()
+}
+
+#[test]
+fn notes_that_are_twice_there_or_in_disorder_are_damage() {
+    let mut bytes = small_commit();
+    let at = bytes.iter().rposition(|byte| *byte == b'b').expect("a note has this name");
+    for (name, is_read) in [(b'b', true), (b'a', false), (b'c', false), (b'd', false)] {
+        bytes[at] = name;
+        seal_entry(&mut bytes);
+        assert_eq!(read_entry(&bytes).is_ok(), is_read, "{}", char::from(name));
+    }
+}
+
 #[test]
 fn any_entry_is_read_as_it_was_written() {
     for seed in 0..3000 {
@@ -165,7 +187,8 @@ fn any_entry_is_read_as_it_was_written() {
 #[test]
 fn any_bytes_are_the_entry_that_would_be_written_so_or_damaged() {
     let mut random = Random(1);
-    let inputs: Vec<_> = (0..60).map(|_| any_entry(&mut random).bytes().to_vec()).collect();
+    let mut inputs: Vec<_> = (0..60).map(|_| any_entry(&mut random).bytes().to_vec()).collect();
+    inputs.push(small_commit());
     let written: BTreeSet<_> = inputs.iter().cloned().collect();
     fuzz("manifests", 30_000, &inputs, |input| {
         assert_eq!(read_entry(input).is_ok(), written.contains(input), "nobody wrote that");
@@ -175,6 +198,10 @@ fn any_bytes_are_the_entry_that_would_be_written_so_or_damaged() {
         assert_eq!(entry.bytes(), sealed);
         // Whoever surveys the log, and whoever lists it, can do with it what they do with any.
         if let Entry::Commit(commit) = &entry {
+            assert!(commit.chain.is_sorted_by(|one, next| one.cut < next.cut));
+            for link in &commit.chain {
+                assert!(link.parts.is_sorted_by(|one, next| one.name < next.name));
+            }
             let info = SnapshotInfo::new(commit);
             let links: u64 = commit.chain.iter().map(Link::bytes).sum();
             assert_eq!((info.bytes, info.cut), (links, commit.cut()));
