@@ -158,6 +158,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
+    use crate::fuzz::{Random, fuzz, within};
     use crate::value::Named;
 
     fn bytes<V>(codec: &Codec<V>, value: &V) -> Vec<u8> {
@@ -275,4 +276,106 @@ mod tests {
 
     #[derive(Debug, Serialize, Deserialize)]
     struct Nested(Vec<Nested>);
+
+    /// Whatever a type may be made of.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Shape {
+        Nothing,
+        Flag(bool),
+        Small(i8),
+        Number(i64),
+        Large(u64),
+        Huge(i128),
+        Part(f64),
+        Letter(char),
+        Text(String),
+        Raw(Bytes),
+        Maybe(Option<Box<Shape>>),
+        Pair(Box<(Shape, u16)>),
+        List(Vec<Shape>),
+        Table(BTreeMap<(u32, String), Shape>),
+        Named {
+            name: String,
+            #[serde(default)]
+            since: Option<u32>,
+            of: Box<Shape>,
+        },
+    }
+
+    fn shape(random: &mut Random, depth: usize) -> Shape {
+        let below = if depth == 0 { 10 } else { 15 };
+        let inner = |random: &mut Random| shape(random, depth - 1);
+        match random.below(below) {
+            0 => Shape::Nothing,
+            1 => Shape::Flag(random.once_in(2)),
+            2 => Shape::Small(random.number() as i8),
+            3 => Shape::Number(random.number() as i64),
+            4 => Shape::Large(random.number()),
+            5 => Shape::Huge(i128::from(random.number() as i64) << random.below(64)),
+            6 => Shape::Part(random.number() as i64 as f64 / 8.0),
+            7 => Shape::Letter(*random.one_of(&['\0', 'a', 'ß', '\u{10ffff}'])),
+            8 => Shape::Text(random.text()),
+            9 => Shape::Raw(random.bytes().into()),
+            10 => Shape::Maybe((!random.once_in(3)).then(|| Box::new(inner(random)))),
+            11 => Shape::Pair(Box::new((inner(random), random.number() as u16))),
+            12 => Shape::List((0..random.below(4)).map(|_| inner(random)).collect()),
+            13 => {
+                let entry =
+                    |random: &mut Random| ((random.number() as u32, random.text()), inner(random));
+                Shape::Table((0..random.below(4)).map(|_| entry(random)).collect())
+            }
+            _ => {
+                let since = random.once_in(2).then(|| random.number() as u32);
+                Shape::Named { name: random.text(), since, of: Box::new(inner(random)) }
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_any_shape_are_read_as_they_were_written() {
+        for seed in 0..20_000 {
+            let mut random = Random(seed);
+            let depth = random.below(6);
+            let value = shape(&mut random, depth);
+            let bytes = bytes(Codec::SERDE, &value);
+            assert_eq!(Codec::<Shape>::SERDE.read(&bytes).unwrap(), value, "seed {seed}");
+            for end in [bytes.len() - 1, random.below(bytes.len())] {
+                let cut_off = Codec::<Shape>::SERDE.read(&bytes[..end]);
+                assert!(cut_off.is_err(), "{end} bytes of seed {seed}");
+            }
+        }
+    }
+
+    /// What a list that announces more than there is may take, at each level of lists.
+    const ANNOUNCED_BYTES: usize = 1 << 20;
+
+    #[test]
+    fn any_bytes_are_a_value_or_an_error_and_are_written_in_one_way() {
+        let mut random = Random(1);
+        let inputs: Vec<_> =
+            (0..200).map(|_| bytes(Codec::SERDE, &shape(&mut random, 3))).collect();
+        fuzz("values", 30_000, &inputs, |input| {
+            // Five bytes announce a list of any length.
+            let levels = input.len() / 5 + 1;
+            let room = 64 * input.len() + levels.min(DEEPEST) * ANNOUNCED_BYTES;
+            let Ok(value) = within(room, || Codec::<Shape>::SERDE.read(input)) else {
+                return false;
+            };
+            let again = bytes(Codec::SERDE, &value);
+            let read = Codec::<Shape>::SERDE.read(&again).unwrap();
+            // By their bytes, since some numbers do not equal themselves.
+            assert_eq!(bytes(Codec::SERDE, &read), again);
+            true
+        });
+    }
+
+    /// A text that announces more than there is takes no more than there is.
+    #[test]
+    fn a_length_that_lies_takes_no_memory() {
+        for begin in [&[0xdb, 0x7f, 0xff, 0xff, 0xff][..], &[0xc6, 0xff, 0xff, 0xff, 0xff]] {
+            let input = [begin, &[b'a'; 100]].concat();
+            within(1 << 10, || Codec::<String>::SERDE.read(&input).unwrap_err());
+            within(1 << 10, || Codec::<Bytes>::SERDE.read(&input).unwrap_err());
+        }
+    }
 }

@@ -112,3 +112,87 @@ pub fn json_bytes<V: serde::Serialize>(value: &V) -> Bytes {
 pub fn json_value<V: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<V, ReadError> {
     Ok(serde_json::from_slice(bytes)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fmt::Debug;
+
+    use serde::{Deserialize, Serialize};
+    use timely_statefun_proto::Message;
+
+    use crate::Typed;
+    use crate::fuzz::{fuzz, within};
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Shelf {
+        name: String,
+        pieces: Vec<u32>,
+        prices: BTreeMap<String, i64>,
+        below: Vec<Shelf>,
+        over: Option<Box<Shelf>>,
+    }
+
+    json_type!(Shelf, "test/shelf");
+
+    #[derive(Clone, PartialEq, Message)]
+    #[prost(prost_path = "::timely_statefun_proto::prost")]
+    struct Crate {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(uint32, repeated, tag = "2")]
+        pieces: Vec<u32>,
+        #[prost(sint64, optional, tag = "3")]
+        price: Option<i64>,
+        #[prost(message, repeated, tag = "4")]
+        within: Vec<Crate>,
+    }
+
+    protobuf_type!(Crate, "test/box");
+
+    /// An empty element takes two bytes, and elements are as large as this. While a list grows, the old
+    /// one and one of twice the size are there together.
+    const BYTES_PER_BYTE: usize = 3 * size_of::<Shelf>();
+
+    /// Reads any bytes as a value, which is then always written in the same way.
+    fn any_value<V: Typed + PartialEq + Debug>(input: &[u8]) -> bool {
+        let room = BYTES_PER_BYTE * input.len();
+        let Ok(value) = within(room, || V::from_bytes(input)) else { return false };
+        let bytes = value.to_bytes();
+        let read = V::from_bytes(&bytes).unwrap();
+        assert_eq!(read.to_bytes(), bytes);
+        assert_eq!(read, value);
+        true
+    }
+
+    #[test]
+    fn any_bytes_are_json_or_an_error() {
+        let small = Shelf { name: "tea".to_owned(), pieces: vec![1, 2], ..Shelf::default() };
+        let prices = BTreeMap::from([("a".to_owned(), -1), ("ä\"".to_owned(), i64::MIN)]);
+        let over = Some(Box::new(Shelf { prices, ..small.clone() }));
+        let large = Shelf { below: vec![small.clone(), Shelf::default()], over, ..small.clone() };
+        let mut inputs: Vec<_> = [small, large, Shelf::default()]
+            .iter()
+            .map(|shelf| shelf.to_bytes().to_vec())
+            .collect();
+        inputs.push(br#" {"pieces": [ 7 ], "below": [{}, {}], "other": [[[null]]] } "#.to_vec());
+        fuzz("json", 30_000, &inputs, any_value::<Shelf>);
+        assert!(Shelf::from_bytes(b"{} {}").is_err(), "it goes on after its end");
+        for deep in ["[", "{\"over\":", "{\"x\":"] {
+            assert!(Shelf::from_bytes(deep.repeat(100_000).as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_protobuf_message_or_an_error() {
+        let small = Crate { name: "tea".to_owned(), pieces: vec![1, 300], ..Crate::default() };
+        let inner =
+            Crate { within: vec![Crate::default(); 3], price: Some(i64::MIN), ..small.clone() };
+        let large = Crate { within: vec![inner.clone(), small.clone()], ..inner };
+        let inputs = [small, large, Crate::default()].map(|one| one.to_bytes().to_vec());
+        fuzz("protobuf", 30_000, &inputs, any_value::<Crate>);
+        // Groups, of which nothing is known, in each other.
+        assert!(Crate::from_bytes(&[0x0b].repeat(100_000)).is_err());
+    }
+}

@@ -18,6 +18,8 @@ mod expiration;
 pub mod formats;
 mod function;
 mod functions;
+#[cfg(test)]
+mod fuzz;
 mod message;
 mod messages;
 mod placement;

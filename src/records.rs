@@ -206,6 +206,7 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Random, fuzz};
 
     #[test]
     fn numbers_of_64_bits_are_read_and_larger_ones_are_damage() {
@@ -235,6 +236,110 @@ mod tests {
         }
         assert!(Reader::new(&[3, 0]).id().is_err(), "an odd length");
         assert!(Reader::new(&[2, 0xff]).id().is_err(), "no text");
+    }
+
+    /// How many bytes each item has, whose first byte says what it is, told by somebody who counts with
+    /// more bits. `None` if they are no items.
+    fn told(mut input: &[u8]) -> Option<Vec<usize>> {
+        fn varint(bytes: &[u8]) -> Option<(usize, u128)> {
+            let last = bytes.iter().take(10).position(|byte| *byte < 0x80)?;
+            let bits = bytes[..=last].iter().rev();
+            let number = bits.fold(0, |sum, byte| sum << 7 | u128::from(byte & 0x7f));
+            (number <= u128::from(u64::MAX)).then_some((last + 1, number))
+        }
+        let mut items = Vec::new();
+        while let Some((what, rest)) = input.split_first() {
+            let what = what % 6;
+            let end = match what {
+                0 => varint(rest)?.0,
+                4 => varint(rest).filter(|(_, number)| *number <= u128::from(u32::MAX))?.0,
+                5 => rest.first().filter(|flag| **flag < 2).map(|_| 1)?,
+                1..=3 => {
+                    let (at, length) = varint(rest)?;
+                    let (is_id, number) = (what == 3, what == 3 && length == 1);
+                    let more = match number {
+                        true => varint(&rest[at..])?.0,
+                        false if is_id && length % 2 == 1 => return None,
+                        false => usize::try_from(if is_id { length / 2 } else { length }).ok()?,
+                    };
+                    let text = rest[at..].get(..more)?;
+                    if what > 1 && !number {
+                        str::from_utf8(text).ok()?;
+                    }
+                    at + more
+                }
+                _ => unreachable!("there are six"),
+            };
+            items.push(end);
+            input = &rest[end..];
+        }
+        Some(items)
+    }
+
+    /// Reads what each first byte says comes next, and writes it again.
+    fn any_record(input: &[u8]) -> bool {
+        let mut reader = Reader::new(input);
+        let mut again = Vec::new();
+        let told = told(input);
+        let mut items = Vec::new();
+        while !reader.is_empty() {
+            let what = reader.byte().expect("there is one") % 6;
+            again.push(what);
+            let before = reader.rest().len();
+            let read: Result<(), Damage> = match what {
+                0 => reader.varint().map(|number| put_varint(&mut again, number)),
+                1 => reader.with_length().map(|bytes| {
+                    put_with_length(&mut again, |to| {
+                        to.extend_from_slice(bytes);
+                        Ok::<_, Damage>(())
+                    })
+                    .expect("it adds");
+                }),
+                2 => reader.text().map(|text| put_text(&mut again, text)),
+                3 => reader.id().map(|id| put_id(&mut again, &id)),
+                4 => reader.small().map(|number| put_varint(&mut again, number.into())),
+                _ => reader.flag().map(|flag| again.push(flag.into())),
+            };
+            if let Err(why) = read {
+                assert!(!why.is_empty() && told.is_none(), "{why}, but {told:?}");
+                return false;
+            }
+            items.push(before - reader.rest().len());
+        }
+        assert_eq!(Some(items), told);
+        // What was written is the shortest there is, and says the same.
+        assert!(again.len() <= input.len(), "{again:02x?}");
+        if again != input {
+            assert!(any_record(&again), "{again:02x?}");
+        }
+        true
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_damage_and_are_written_in_one_way() {
+        let mut random = Random(3);
+        let inputs = (0..60).map(|_| {
+            let mut input = Vec::new();
+            for _ in 0..random.below(9) {
+                let what = random.below(6) as u8;
+                input.push(what);
+                match what {
+                    0 => put_varint(&mut input, random.number()),
+                    1 => {
+                        let bytes = random.bytes();
+                        put_varint(&mut input, bytes.len() as u64);
+                        input.extend(bytes);
+                    }
+                    2 => put_text(&mut input, &random.text()),
+                    3 => put_id(&mut input, &Id::new(&random.text())),
+                    4 => put_varint(&mut input, random.number() >> 32),
+                    _ => input.push(random.below(2) as u8),
+                }
+            }
+            input
+        });
+        let inputs: Vec<_> = inputs.collect();
+        fuzz("records", 300_000, &inputs, any_record);
     }
 
     #[test]

@@ -225,3 +225,41 @@ impl<V: Typed> TypedMessage for V {
         value.read()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::{fuzz, recorded, within};
+
+    /// Reads bytes as a value of a type; whether they are one.
+    fn one<V: Typed>(input: &Bytes) -> bool {
+        let found = TypedValue::found(V::TYPE_NAME, input.clone());
+        match within(2 * input.len(), || found.read::<V>()) {
+            Ok(value) => {
+                let again = TypedValue::of(&value);
+                assert!(again.bytes().len() <= input.len() && again.type_name() == V::TYPE_NAME);
+                let read = again.read::<V>().map(|value| value.to_bytes());
+                assert_eq!(read.as_ref(), Ok(again.bytes()));
+                true
+            }
+            Err(mismatch) => {
+                let told = mismatch.to_string();
+                assert!(told.contains(V::TYPE_NAME) && told.len() < 300, "{told}");
+                false
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_value_of_a_type_or_told_to_be_none() {
+        let mut inputs: Vec<_> = recorded("value_hex");
+        inputs.retain(|input| input.len() < 64 && any_value(input));
+        assert!(inputs.len() > 20, "{} values", inputs.len());
+        fn any_value(input: &[u8]) -> bool {
+            let input = Bytes::copy_from_slice(input);
+            let numbers = one::<i32>(&input) | one::<i64>(&input) | one::<bool>(&input);
+            numbers | one::<f32>(&input) | one::<f64>(&input) | one::<String>(&input)
+        }
+        fuzz("typed", 30_000, &inputs, any_value);
+    }
+}

@@ -376,6 +376,7 @@ impl<'r, T> Said<'r, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, within};
     use crate::placement;
 
     type Time = (u32, String);
@@ -501,6 +502,73 @@ mod tests {
             }
         });
         assert!(all > 50_000 && errors > all / 3, "{errors} of {all}");
+    }
+
+    /// Reads any bytes as a record of the kind that the first of them says, and writes it again. Whether
+    /// they are one.
+    fn any_record(input: &[u8]) -> bool {
+        let Some((kind, record)) = input.split_first() else { return false };
+        let kind = RecordKind::ALL[usize::from(*kind) % RecordKind::ALL.len()];
+        let stored = match within(4 * input.len(), || Said::read(kind, record, &CODECS.times)) {
+            Err(Unreadable::Damaged(why)) => {
+                assert!(!why.is_empty());
+                return false;
+            }
+            Err(Unreadable::Time(_)) => return false,
+            Ok(Said::Gone(identity)) => {
+                let mut again = Vec::new();
+                put_gone(&mut again, identity);
+                let read = Said::read(kind, &again, &CODECS.times).unwrap();
+                assert!(matches!(read, Said::Gone(gone) if gone == identity));
+                return true;
+            }
+            Ok(Said::Message(stored)) => stored,
+        };
+        assert_eq!(stored.note.kind(), kind);
+        let (Ok(target_type), Ok(caller_type)) = (
+            TypeIndex::try_from(stored.target_type),
+            stored.caller.as_ref().map(|(number, _)| TypeIndex::try_from(*number)).transpose(),
+        ) else {
+            return false;
+        };
+        let Ok(message) = CODECS.messages.read(stored.message) else { return false };
+        let mut head = head("", "", stored.depth);
+        head.target = stored.target.clone();
+        head.caller = stored.caller.clone().map_or(Id::new(""), |(_, id)| id);
+        let written = Written {
+            note: stored.note,
+            head: &head,
+            types: (target_type, caller_type),
+            standing: stored.standing.clone(),
+            message: &message,
+        };
+        let mut again = Vec::new();
+        written.put(&mut again, &CODECS, true).unwrap();
+        let Ok(Said::Message(read)) = Said::read(kind, &again, &CODECS.times) else {
+            panic!("{again:02x?} is what was written");
+        };
+        assert_eq!((read.note, &read.standing), (stored.note, &stored.standing));
+        assert_eq!((read.target_type, &read.target), (stored.target_type, &stored.target));
+        assert_eq!((read.caller, read.depth), (stored.caller, stored.depth));
+        assert_eq!(CODECS.messages.read(read.message).unwrap(), message);
+        true
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_an_error_and_say_the_same_when_they_are_written_again() {
+        let kind_of = |kind: RecordKind| {
+            RecordKind::ALL.iter().position(|known| *known == kind).expect("these are all") as u8
+        };
+        let mut inputs = Vec::new();
+        samples(&mut |written| {
+            let mut input = vec![kind_of(written.note.kind())];
+            written.put(&mut input, &CODECS, false).unwrap();
+            inputs.push(input);
+        });
+        let mut gone = vec![kind_of(RecordKind::Delayed)];
+        put_gone(&mut gone, identity(9));
+        inputs.push(gone);
+        fuzz("messages", 150_000, &inputs, any_record);
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl CutType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, within};
     use crate::state::{Declared, FunctionState};
     use crate::{TableSpec, ValueSpec};
 
@@ -126,6 +127,22 @@ mod tests {
             &[0, 0],
         ];
         assert_eq!(CutType::table(types()[..2].iter()), bytes.concat());
+    }
+
+    /// A header has six bytes at least, and an owner of three texts is made of it.
+    const BYTES_PER_BYTE: usize = 64;
+
+    #[test]
+    fn any_bytes_are_a_table_or_damage_and_are_written_in_one_way() {
+        let tables: Vec<_> = (0..=3).map(|count| CutType::table(types()[..count].iter())).collect();
+        fuzz("types", 150_000, &tables, |input| {
+            let read = within(BYTES_PER_BYTE * input.len(), || CutType::read_table(input));
+            let Ok(types) = read else { return false };
+            let table = CutType::table(types.iter());
+            assert!(table.len() <= input.len());
+            assert_eq!(CutType::read_table(&table), Ok(types));
+            true
+        });
     }
 
     #[test]

@@ -453,6 +453,33 @@ async fn introduce(cluster: &Cluster, peer: &Peer, at: SocketAddr) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::fuzz;
+
+    /// First words, and whatever is as long.
+    #[test]
+    fn any_bytes_are_first_words_or_those_of_something_else() {
+        let cluster = Cluster {
+            process: 1,
+            workers: 2,
+            addresses: vec!["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()],
+            report: false,
+        };
+        let words = [0, 2].map(|to| Hello::new(&cluster, to).to_bytes().to_vec());
+        fuzz("hello", 200_000, &words, |input| {
+            let Ok(bytes) = input.try_into() else { return false };
+            let Some(hello) = Hello::from_bytes(bytes) else { return false };
+            assert_eq!(
+                input[..8],
+                words[0][..8],
+                "what nobody says first is taken for first words"
+            );
+            assert_eq!(Hello::from_bytes(&hello.to_bytes()), Some(hello));
+            let numbers = [hello.to, hello.processes, hello.workers];
+            let fits = numbers == [cluster.process, cluster.processes(), cluster.workers];
+            assert_eq!(hello.check(&cluster, "somewhere").is_ok(), fits, "{hello:?}");
+            true
+        });
+    }
 
     fn cluster(address: &str) -> Cluster {
         let addresses = vec![address.to_owned(), "127.0.0.1:1".to_owned()];

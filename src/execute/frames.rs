@@ -139,19 +139,8 @@ pub(super) fn begins_with_farewell(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Random, fuzz, within};
     use timely::communication::networking::MessageHeader;
-
-    /// SplitMix64.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) % bound as u64) as usize
-        }
-    }
 
     /// A message as timely writes it.
     fn message(length: usize, workers: Range<usize>) -> Vec<u8> {
@@ -202,6 +191,60 @@ mod tests {
                 frames.pass(&message(1, 4..5)).expect_err("nothing comes after that");
             }
         }
+    }
+
+    /// What a stream says, told by somebody who has all of it: what is missing of the last message, and
+    /// whether it is at its end. `None` if it is none.
+    fn told(workers: &Range<u64>, mut bytes: &[u8]) -> Option<(usize, bool, Option<String>)> {
+        while let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) {
+            let [channel, _, from, to, length, _] = numbers(header);
+            let content = &rest[..rest.len().min(usize::try_from(length).ok()?)];
+            let missing = length as usize - content.len();
+            let over = content.len() == rest.len();
+            match (channel, length) {
+                (u64::MAX, 1..=16_384) if over => {
+                    let text = String::from_utf8_lossy(content).into_owned();
+                    return Some((missing, false, Some(text)));
+                }
+                (u64::MAX, _) => return None,
+                (_, 0) => return over.then_some((0, true, None)),
+                _ if from < workers.start || workers.end < to || to <= from => return None,
+                _ if missing > 0 => return Some((missing, false, None)),
+                _ => bytes = &rest[content.len()..],
+            }
+        }
+        let missing = if bytes.is_empty() { 0 } else { HEADER_BYTES - bytes.len() };
+        Some((missing, false, None))
+    }
+
+    /// Reads any bytes as a stream, in pieces of any length. Whether they are one.
+    fn any_stream(input: &[u8]) -> bool {
+        let mut random = Random(input.iter().map(|byte| u64::from(*byte)).sum());
+        let mut pieces = Vec::new();
+        let mut left = input;
+        while !left.is_empty() {
+            let (piece, rest) = left.split_at(1 + random.below(left.len().min(70)));
+            pieces.push(piece);
+            left = rest;
+        }
+        let found = within(4 * input.len(), || {
+            let mut frames = Frames::new(4..7);
+            let passed = pieces.iter().try_for_each(|piece| frames.pass(piece));
+            passed.map(|()| (frames.rest(), frames.has_ended(), frames.farewell()))
+        });
+        assert_eq!(found.clone().ok(), told(&(4..7), input), "{found:?}");
+        found.is_ok()
+    }
+
+    #[test]
+    fn any_bytes_are_a_stream_or_an_error_however_they_are_cut() {
+        let streams = [
+            [message(1, 4..5), message(300, 4..7), message(0, 0..0)].concat(),
+            [message(8, 5..6), message(48, 6..7), farewell("it was good")].concat(),
+            [message(96, 4..6), message(17, 4..5)].concat(),
+            farewell("ä"),
+        ];
+        fuzz("frames", 200_000, &streams, any_stream);
     }
 
     #[test]

@@ -134,3 +134,118 @@ fn state(spec: from_function::PersistedValueSpec) -> Result<CalledState, String>
     check_type(&spec.type_typename, "a state")?;
     Ok(CalledState { name: spec.state_name, type_name: spec.type_typename, expiration })
 }
+
+#[cfg(test)]
+mod tests {
+    use timely_statefun_proto::Bytes;
+    use timely_statefun_proto::reqreply::from_function::{
+        IncompleteInvocationContext, InvocationResponse,
+    };
+
+    use super::*;
+    use crate::fuzz::{fuzz, recorded, within};
+
+    /// How many elements an answer may list here.
+    const ELEMENTS_MAX: usize = 20;
+    /// What an element takes, and the same once more while a list grows or becomes effects.
+    const ELEMENT_BYTES: usize = 1024;
+
+    fn listed(answer: &FromFunction) -> usize {
+        match &answer.response {
+            None => 0,
+            Some(Response::InvocationResult(result)) => {
+                let InvocationResponse {
+                    state_mutations,
+                    outgoing_messages,
+                    delayed_invocations,
+                    outgoing_egresses,
+                } = result;
+                let effects = state_mutations.len() + outgoing_messages.len();
+                effects + delayed_invocations.len() + outgoing_egresses.len()
+            }
+            Some(Response::IncompleteInvocationContext(incomplete)) => {
+                incomplete.missing_values.len()
+            }
+        }
+    }
+
+    fn check_names(found: &CallAnswer) {
+        let check = |name: &TypeName| assert!(TypeName::new(name.as_str()).is_ok(), "{name}");
+        match found {
+            CallAnswer::Done(CallEffects { sent, delayed, emitted, states }) => {
+                sent.iter().for_each(|(to, _)| check(&to.function_type));
+                emitted.iter().for_each(|(to, _)| check(to));
+                for sent in delayed {
+                    match sent {
+                        CallDelayed::Send { target, token, .. } => {
+                            check(&target.function_type);
+                            assert_ne!(token.as_deref(), Some(""));
+                        }
+                        CallDelayed::Cancel(token) => assert!(!token.is_empty()),
+                    }
+                }
+                let values = sent.iter().map(|(_, value)| value);
+                let values = values.chain(emitted.iter().map(|(_, value)| value));
+                let values = values.chain(states.iter().filter_map(|(_, value)| value.as_ref()));
+                values.for_each(|value| assert!(!value.type_name().is_empty()));
+            }
+            CallAnswer::Incomplete(states) => {
+                for CalledState { name, type_name, .. } in states {
+                    assert!(address::check_part("state", name).is_ok() && !type_name.is_empty());
+                }
+            }
+        }
+    }
+
+    /// Reads any bytes as an answer. Whether they are one.
+    fn any_answer(input: &[u8]) -> bool {
+        let body = Bytes::copy_from_slice(input);
+        let room = 4 * input.len() + ELEMENTS_MAX * ELEMENT_BYTES;
+        match within(room, || answer(body.clone(), ELEMENTS_MAX)) {
+            Ok(found) => {
+                let read = FromFunction::decode(input).expect("it was read");
+                let listed = listed(&read);
+                let counted = elements::count(input);
+                assert!(listed <= counted && counted <= ELEMENTS_MAX, "{listed} {counted}");
+                check_names(&found);
+                // In its canonical form it says the same.
+                let again = answer(read.encode_to_vec().into(), ELEMENTS_MAX);
+                assert_eq!(again.as_ref(), Ok(&found));
+                true
+            }
+            Err(why) => {
+                assert!(!why.is_empty() && why.len() < 4 * NAME_BYTES_MAX, "{why}");
+                false
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_an_answer_or_an_error_and_take_what_their_elements_take() {
+        let mut inputs = recorded("response_hex");
+        let missing = |state_name: &str| from_function::PersistedValueSpec {
+            state_name: state_name.to_owned(),
+            type_typename: "io.statefun.types/int".to_owned(),
+            expiration_spec: Some(from_function::ExpirationSpec {
+                mode: ExpireMode::AfterInvoke.into(),
+                expire_after_millis: 77,
+            }),
+        };
+        let incomplete =
+            IncompleteInvocationContext { missing_values: vec![missing("seen"), missing("count")] };
+        let incomplete = Response::IncompleteInvocationContext(incomplete);
+        inputs.push(FromFunction { response: Some(incomplete) }.encode_to_vec());
+        inputs.retain(|input| answer(input.clone().into(), ELEMENTS_MAX).is_ok());
+        assert!(inputs.len() > 20, "{} answers", inputs.len());
+        fuzz("answer", 150_000, &inputs, any_answer);
+    }
+
+    /// Five thousand elements in ten thousand bytes are refused before any of them takes memory.
+    #[test]
+    fn an_answer_that_lists_too_much_takes_no_memory() {
+        for list in [0x0a, 0x12, 0x1a, 0x22] {
+            let input = [&[0xa2, 0x06, 0x90, 0x4e][..], &[list, 0].repeat(5000)].concat();
+            assert!(!any_answer(&input));
+        }
+    }
+}

@@ -27,6 +27,11 @@ pub(crate) fn slot_file(slot: u64) -> String {
 /// would be no number after it.
 const SLOTS_MAX: u64 = 1 << 62;
 
+/// No store ever has a cut with a higher number, or parts of more bytes altogether. So whoever reads a
+/// manifest can count on from a cut, and add up bytes.
+const CUTS_MAX: u64 = 1 << 62;
+const BYTES_MAX: u64 = 1 << 62;
+
 /// The slot whose file this is, if it is one.
 pub(crate) fn slot_of(file: &str) -> Option<u64> {
     let slot = file.strip_prefix("manifest/")?.parse().ok()?;
@@ -200,7 +205,11 @@ impl Claim {
             1 => Some((reader.u64()?, reader.u64()?)),
             _ => return Err(reader.damaged("it contradicts itself")),
         };
-        Ok(Claim { header, restores, first_cut: reader.u64()? })
+        let first_cut = reader.u64()?;
+        if first_cut > CUTS_MAX {
+            return Err(reader.damaged("its cuts have numbers that none has"));
+        }
+        Ok(Claim { header, restores, first_cut })
     }
 }
 
@@ -227,6 +236,7 @@ impl Commit {
 
     fn read(header: Header, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         let mut chain: Vec<Link> = Vec::new();
+        let mut bytes = 0_u64;
         for _ in 0..reader.count(20)? {
             let (execution, cut) = (reader.u64()?, reader.u64()?);
             let mut parts: Vec<PartEntry> = Vec::new();
@@ -236,7 +246,11 @@ impl Commit {
                 if parts.last().is_some_and(|last| last.name >= name) {
                     return Err(reader.damaged("its parts are in disorder"));
                 }
+                bytes = bytes.saturating_add(entry.bytes);
                 parts.push(entry);
+            }
+            if cut > CUTS_MAX || bytes > BYTES_MAX {
+                return Err(reader.damaged("its cuts have numbers or parts that none has"));
             }
             if chain.last().is_some_and(|last| last.cut >= cut || last.execution > execution) {
                 return Err(reader.damaged("its chain is in disorder"));

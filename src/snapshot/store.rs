@@ -126,7 +126,7 @@ pub struct SnapshotInfo {
 }
 
 impl SnapshotInfo {
-    fn new(commit: &Commit) -> Self {
+    pub(super) fn new(commit: &Commit) -> Self {
         let note = |(name, note): (&String, &bytes::Bytes)| (name.clone(), note.len() as u64);
         SnapshotInfo {
             cut: commit.cut(),

@@ -4,6 +4,7 @@ mod begin;
 mod damage;
 mod execution;
 mod format;
+mod fuzz;
 mod garbage;
 mod log;
 mod random;

@@ -140,6 +140,7 @@ impl<'r> Record<'r> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, within};
     use crate::records::put_with_length;
 
     #[test]
@@ -168,6 +169,31 @@ mod tests {
             first[at] = kind;
             StateHeader::read(&mut Reader::new(&first)).expect_err("there is no such kind");
         }
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_damage_and_are_written_in_one_way() {
+        let mut inputs = Vec::new();
+        for (tag, id) in Tag::ALL.into_iter().zip(["", "7", "007", "a", "18446744073709551615"]) {
+            let mut input = Vec::new();
+            begin(&mut input, tag, 300, &Id::new(id));
+            input.extend([7; 9]);
+            inputs.push(input);
+        }
+        fuzz("state", 300_000, &inputs, |input| {
+            let read = within(2 * input.len(), || Record::read(input));
+            let Ok(Record { tag, column, id, content }) = read else { return false };
+            assert!(input.ends_with(content.rest()), "the content is what is left");
+            let Ok(column) = u32::try_from(column) else { return false };
+            let mut again = Vec::new();
+            begin(&mut again, tag, column, &id);
+            again.extend_from_slice(content.rest());
+            assert!(again.len() <= input.len());
+            let read = Record::read(&again).unwrap();
+            assert_eq!((read.tag, read.column, &read.id), (tag, column.into(), &id));
+            assert_eq!(read.content.rest(), content.rest());
+            true
+        });
     }
 
     #[test]

@@ -267,7 +267,10 @@ impl<X> Wheel<X> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, VecDeque};
+
     use super::*;
+    use crate::fuzz::Random;
 
     fn draws(seed: u64) -> impl FnMut(u64) -> u64 {
         let mut random = seed;
@@ -313,6 +316,52 @@ mod tests {
                     }
                 }
                 assert_eq!(wheel.len(), model.len());
+            }
+        }
+    }
+
+    /// Against a map from when something is due to what is, in the order of setting, at all distances that
+    /// 64 bits have.
+    #[test]
+    fn however_far_away_it_is_what_is_due_comes_out_in_order() {
+        for seed in 0..400 {
+            let mut random = Random(seed);
+            let mut wheel = Wheel::default();
+            let mut model: BTreeMap<u64, VecDeque<u64>> = BTreeMap::new();
+            let mut now = random.number();
+            assert_eq!(wheel.next_due(now), None);
+            for number in 0..400 {
+                if random.once_in(3) {
+                    now = match random.below(4) {
+                        // To where something is due, or just before that.
+                        0 => model.keys().next().map_or(now, |due| (*due).max(now)),
+                        1 => model
+                            .keys()
+                            .next_back()
+                            .map_or(now, |due| due.saturating_sub(1).max(now)),
+                        2 => wheel.wake_at().map_or(now, |at| at.max(now)),
+                        _ => now.saturating_add(random.number() >> random.below(64)),
+                    };
+                    while let Some(entry) = model.first_entry().filter(|due| *due.key() <= now) {
+                        let (due, items) = entry.remove_entry();
+                        for item in items {
+                            assert_eq!(wheel.next_due(now), Some((due, item)), "seed {seed}");
+                        }
+                    }
+                    assert_eq!(wheel.next_due(now), None, "seed {seed}");
+                } else {
+                    let due = now.saturating_add(random.number() >> random.below(64));
+                    let key = wheel.set(due, number);
+                    assert_eq!(wheel.get_due(key), Some((due, &number)));
+                    match random.once_in(4) {
+                        true => assert_eq!(wheel.take_back(key), number),
+                        false => model.entry(due).or_default().push_back(number),
+                    }
+                }
+                let first = model.keys().next().copied();
+                let wake = wheel.wake_at();
+                assert!(wake <= first && wake.is_some() == first.is_some(), "seed {seed}");
+                assert_eq!(wheel.len(), model.values().flatten().count(), "seed {seed}");
             }
         }
     }

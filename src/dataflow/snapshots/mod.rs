@@ -30,6 +30,7 @@ pub(super) use restoring::{Next, Reading, Records, records_of};
 use super::cutting::Cutting;
 use crate::address;
 use crate::clock::Clock;
+use crate::codec::Codec;
 use crate::dispatch::{Origin, RecordKind};
 use crate::error::{Error, Kind};
 use crate::placement::BINS;
@@ -215,7 +216,12 @@ impl<T: Timestamp> SnapshotDone<T> {
 
     fn of(commit: &Commit) -> Result<Self, String> {
         let note = commit.notes.get(NOTE).ok_or("its manifest has no note of the program's")?;
-        rmp_serde::from_slice(note).map_err(|error| format!("its manifest cannot be read: {error}"))
+        Self::read(note)
+    }
+
+    fn read(note: &[u8]) -> Result<Self, String> {
+        let done = Codec::SERDE.read(note);
+        done.map_err(|error| format!("its manifest cannot be read: {error}"))
     }
 }
 
@@ -517,6 +523,51 @@ impl<T: Timestamp> fmt::Debug for Snapshots<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, within};
+
+    fn some_note() -> SnapshotDone<u64> {
+        let positions = Positions::from([(0, 1), (7, u64::MAX), (300, 70_000)]);
+        SnapshotDone {
+            positions: BTreeMap::from([("log".to_owned(), positions), (String::new(), [].into())]),
+            complete: vec![3, 1 << 40],
+            counts: SnapshotCounts { queued: 300, ..SnapshotCounts::default() },
+            bytes: 9,
+            aligned: Some(true),
+            ..SnapshotDone::empty(7)
+        }
+    }
+
+    /// A list of times that is only announced takes a MiB at most.
+    #[test]
+    fn any_bytes_are_a_note_or_an_error_and_are_written_in_one_way() {
+        let inputs = [some_note(), SnapshotDone::empty(1)].map(|done| done.note().1.to_vec());
+        assert_eq!(SnapshotDone::read(&inputs[0]), Ok(some_note()));
+        fuzz("notes", 30_000, &inputs, |input| {
+            let room = 64 * input.len() + (1 << 20);
+            let read = within(room, || SnapshotDone::<u64>::read(input));
+            let Ok(done) = read else { return false };
+            assert_eq!(SnapshotDone::read(&done.note().1), Ok(done));
+            true
+        });
+    }
+
+    /// A later version may note what this one does not know. However deep that is nested, and whatever
+    /// comes after a note, it ends no program: reading what is skipped took up to four MiB of a stack.
+    #[test]
+    fn what_is_nested_too_deep_in_a_note_or_comes_after_it_is_an_error() {
+        let note = some_note().note().1;
+        assert_eq!(note[0], 0x86, "six fields");
+        let with = |levels: usize| {
+            let more = [&[0xa4][..], b"more", &vec![0x91; levels], &[0xc0]].concat();
+            [&[0x87][..], &note[1..], &more].concat()
+        };
+        assert_eq!(SnapshotDone::read(&with(9)), Ok(some_note()));
+        for levels in [1000, 1 << 20] {
+            SnapshotDone::<u64>::read(&with(levels)).expect_err("nobody wrote that");
+        }
+        let longer = [&note[..], &[0]].concat();
+        SnapshotDone::<u64>::read(&longer).expect_err("it goes on after its end");
+    }
 
     /// A note as it was written before snapshots could be aligned.
     #[derive(Serialize)]

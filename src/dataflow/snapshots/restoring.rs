@@ -143,3 +143,104 @@ pub(in crate::dataflow) fn records_of(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::TypeName;
+    use crate::fuzz::{fuzz, within};
+    use crate::records::{put_text, put_varint, put_with_length};
+    use crate::snapshot::{Gathered, PartName, PartWriter};
+
+    const SETS: [&str; 2] = ["shop", "other"];
+
+    /// A part whose sections these are: the tables of one set, and its records.
+    fn part(tables: &[u8], records: &[u8]) -> PartReader {
+        let name = PartName { execution: 1, cut: 2, worker: 3, index: 4 };
+        let mut writer = PartWriter::new(name, 1 << 20);
+        writer.append(5 << 8 | TABLE, 0, |section| section.extend_from_slice(tables));
+        writer.append(5 << 8 | RecordKind::Queued.number(), 7, |section| {
+            section.extend_from_slice(records);
+        });
+        let part = writer.take().map(Gathered::part).expect("there is something");
+        PartReader::new(name, part.bytes).expect("it was just written")
+    }
+
+    fn with_length(bytes: &[u8]) -> Vec<u8> {
+        let mut framed = Vec::new();
+        let put = |to: &mut Vec<u8>| {
+            to.extend_from_slice(bytes);
+            Ok::<_, String>(())
+        };
+        put_with_length(&mut framed, put).expect("it adds");
+        framed
+    }
+
+    /// Records with their lengths, which are no longer than can be counted.
+    fn told(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        while !bytes.is_empty() {
+            let last = bytes.iter().position(|byte| *byte < 0x80).expect("a length ends");
+            let (length, rest) = bytes.split_at(last + 1);
+            let length =
+                length.iter().rev().fold(0, |sum, byte| sum << 7 | usize::from(byte & 0x7f));
+            records.push(rest[..length].to_vec());
+            bytes = &rest[length..];
+        }
+        records
+    }
+
+    #[test]
+    fn any_sections_are_tables_and_records_or_an_error() {
+        let name = TypeName::new("shop/cart").unwrap();
+        let cart = CutType { number: 3, name, is_bound: true, states: Default::default() };
+        let mut table = Vec::new();
+        put_text(&mut table, "shop");
+        table.extend(CutType::table([&cart].into_iter()));
+        let mut other = Vec::new();
+        put_text(&mut other, "other");
+        let tables = [with_length(&table), with_length(&other), with_length(&table)].concat();
+        let records = [with_length(&[7; 200]), with_length(&[]), with_length(b"abc")].concat();
+        let input = |tables: &[u8], records: &[u8]| {
+            let mut input = Vec::new();
+            put_varint(&mut input, tables.len() as u64);
+            [&input, tables, records].concat()
+        };
+        let sets = SETS.map(str::to_owned);
+        let inputs = [input(&tables, &records), input(&tables, &[]), input(&[], &records)];
+        fuzz("sections", 20_000, &inputs, |input| {
+            let mut reader = Reader::new(input);
+            let Ok(tables) = reader.with_length() else { return false };
+            let part = part(tables, reader.rest());
+            let read = within(64 * input.len(), || {
+                let (mut types, mut records) = (None, Vec::new());
+                let read = records_of(&part, "shop", &sets, (0, 1), &mut |each| {
+                    match each {
+                        Records::Types(found) => assert!(types.replace(found).is_none(), "once"),
+                        Records::Of(kind, bin, record) => {
+                            assert!(types.is_some(), "types come first");
+                            assert_eq!((kind, bin), (RecordKind::Queued, 7));
+                            records.push(record.to_vec());
+                        }
+                    }
+                    Ok(())
+                });
+                read.map(|()| (types, records))
+            });
+            match read {
+                Ok((Some(_), records)) => {
+                    assert_eq!(records, told(reader.rest()), "all of them, in order");
+                    true
+                }
+                Ok((None, records)) => {
+                    assert!(records.is_empty());
+                    true
+                }
+                Err(why) => {
+                    assert!(why.contains("part/"), "{why}");
+                    false
+                }
+            }
+        });
+    }
+}
