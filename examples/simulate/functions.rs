@@ -95,7 +95,7 @@ pub fn functions() -> Functions<TypedValue> {
     let times = Cell::new(0_u64);
     let ferry = Function::new(move |context: &mut Context<'_, TypedValue>, text: &String| {
         times.set(times.get() + 1);
-        if mix(times.get(), 3) % 3 == 0 {
+        if mix(times.get(), 3).is_multiple_of(3) {
             return Err("no ferry today".into());
         }
         let parcel = Parcel::read(&text.split(' ').skip(1).collect::<Vec<_>>())?;

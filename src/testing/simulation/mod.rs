@@ -85,7 +85,7 @@ const TRIES: u32 = 400;
 /// nothing to chance, the system's clock or the order of a `HashMap`.
 pub struct Simulation<M: ExchangeData + Clone> {
     make: Arc<dyn Fn() -> Functions<M> + Send + Sync>,
-    message: Box<dyn Fn(&mut Random) -> Envelope<M> + Send + Sync>,
+    message: Draw<M>,
     observers: Observers,
     services: Vec<(String, Service)>,
     check: Check<M>,
@@ -94,6 +94,7 @@ pub struct Simulation<M: ExchangeData + Clone> {
     faults: bool,
 }
 
+type Draw<M> = Box<dyn Fn(&mut Random) -> Envelope<M> + Send + Sync>;
 type Check<M> = Box<dyn Fn(&mut Finished<'_, '_, M>) + Send + Sync>;
 
 /// What came of some runs.
@@ -148,7 +149,7 @@ pub struct Failed {
     pub seed: u64,
     /// What was wrong.
     pub why: String,
-    /// The messages that are left of the ingress, and the faults.
+    /// How many messages are left of the ingress.
     pub messages: usize,
     /// What is left of the run, for people to read.
     pub smallest: String,

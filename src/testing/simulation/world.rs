@@ -27,8 +27,8 @@ const ROUNDS_MAX: u32 = 1_000;
 const QUIET_ROUNDS: u32 = 6;
 /// The longest time by which the clock is turned at once.
 const TURN_MAX: Duration = Duration::from_secs(3600);
-/// So often do tasks of a runtime get their turn; one goes on until it waits for something.
-const SETTLES: u32 = 64;
+/// So often do tasks of a runtime get their turns, up to 61 at a time; each goes on until it waits.
+const SETTLES: u32 = 8;
 
 /// Counts of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -175,7 +175,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
                 return Ok(());
             }
             self.turn(turn);
-            turn = (turn * 2).min(TURN_MAX);
+            turn = (turn * 4).min(TURN_MAX);
         }
         Err(format!("it does not end: {:?}", self.running().looks))
     }
@@ -453,7 +453,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             }
             // What waits for the clock, such as another attempt, gets its time.
             self.turn(turn);
-            turn = (turn * 2).min(TURN_MAX);
+            turn = (turn * 4).min(TURN_MAX);
             quiet = 0;
         }
         Err(format!("it does not come to rest: {before:?}"))
