@@ -91,6 +91,10 @@ impl Parts {
 impl SnapshotStore {
     /// What the workers of this process share of an execution.
     pub(crate) fn process(&self, execution: u64, runtime: &Handle, clock: &Clock) -> Arc<Process> {
+        #[cfg(feature = "testing")]
+        if let Some(gate) = &self.gate {
+            drop(lock(gate));
+        }
         let mut processes = lock(&self.processes.processes);
         processes.retain(|_, process| process.strong_count() > 0);
         if let Some(process) = processes.get(&execution).and_then(Weak::upgrade) {

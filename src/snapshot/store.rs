@@ -97,6 +97,9 @@ pub struct SnapshotStore {
     files: Files,
     options: Arc<SnapshotOptions>,
     pub(super) processes: Arc<Processes>,
+    /// Held while no worker may go on that has begun.
+    #[cfg(feature = "testing")]
+    pub(super) gate: Option<Arc<std::sync::Mutex<()>>>,
 }
 
 /// A snapshot, as its manifest describes it.
@@ -203,13 +206,22 @@ impl SnapshotStore {
         let patience = Patience { retry: options.retry.clone(), attempt_max: options.attempt_max };
         let files = Files::new(objects, root, ground, patience);
         let (options, processes) = (Arc::new(options), Arc::default());
-        SnapshotStore { url: url.to_owned(), files, options, processes }
+        SnapshotStore {
+            url: url.to_owned(),
+            files,
+            options,
+            processes,
+            #[cfg(feature = "testing")]
+            gate: None,
+        }
     }
 
-    /// The same, which needs no threads but those of the runtime.
+    /// The same, which needs no threads but those of the runtime, and workers that begin with it wait where
+    /// somebody holds the gate.
     #[cfg(feature = "testing")]
-    pub(crate) fn in_place(mut self) -> Self {
+    pub(crate) fn simulated(mut self, gate: Arc<std::sync::Mutex<()>>) -> Self {
         self.files.in_place = true;
+        self.gate = Some(gate);
         self
     }
 

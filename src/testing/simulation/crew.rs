@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use timely::WorkerConfig;
 use timely::communication::allocator::ProcessBuilder;
@@ -52,7 +53,7 @@ impl<W: 'static> Crew<W> {
                 let done = catch_unwind(AssertUnwindSafe(|| {
                     let config = WorkerConfig::default();
                     let allocator = Allocator::Process(allocator.build());
-                    let mut worker = make(Worker::new(config, allocator, None));
+                    let mut worker = make(Worker::new(config, allocator, Some(Instant::now())));
                     // Whoever builds has given up if nobody hears it.
                     let _ = tell.send(());
                     drop(tell);

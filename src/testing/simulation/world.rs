@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -68,6 +68,8 @@ pub(super) struct World<'a, M: ExchangeData + Clone> {
     network: Arc<Network>,
     disk: FaultyStore,
     store: SnapshotStore,
+    /// Held until it is known what an execution goes on from.
+    gate: Arc<Mutex<()>>,
     clock: Clock,
     hands: ClockHands,
     random: Random,
@@ -101,7 +103,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             ..SnapshotOptions::default()
         };
         let disk = FaultyStore::new();
-        let store = disk.store(options);
+        let (store, gate) = (disk.store(options), Arc::default());
         let faults = case.events.iter().filter_map(|event| match *event {
             Event::Store { number, fault } => Some((number, fault)),
             _ => None,
@@ -124,7 +126,8 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             letters: Arc::new(Mutex::default()),
             network: Arc::new(network),
             disk,
-            store: store.in_place(),
+            store: store.simulated(Arc::clone(&gate)),
+            gate,
             clock,
             hands,
             random: Random::branch(case.seed, 5),
@@ -228,10 +231,12 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             tuning: self.case.tuning,
         };
         self.executions += 1;
+        let gate = Arc::clone(&self.gate);
+        let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
         let building =
             Crew::build(crewing.workers, crewing.as_bytes, move |worker| Member::new(worker, &kit));
-        // Worker 0 has one task find out what the program goes on from. It is the only one, and nothing else
-        // runs on the runtime before all workers are built.
+        // Worker 0 has one task find out what the program goes on from. It is the only one: workers wait at
+        // the gate until it is over.
         while runtime.metrics().global_queue_depth() == 0 && !building.has_failed() {
             thread::yield_now();
         }
@@ -243,6 +248,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             settle(&runtime);
             turn = (turn * 2).min(Duration::from_secs(2));
         }
+        drop(closed);
         let crew = building.wait()?;
         let restored = crew.on(0, |member| member.restored())?;
         self.is_kept(restored.as_ref())?;
