@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use timely_statefun::testing::{Random, Simulation};
-use timely_statefun::{Egress, Envelope, Function, FunctionType, Functions, ValueSpec};
+use timely_statefun::{Context, Egress, Envelope, Function, FunctionType, Functions, ValueSpec};
 
 const COUNTER: FunctionType<u64> = FunctionType::new("test/counter");
 const SUMS: Egress<(u64, u64)> = Egress::new("test/sums");
@@ -72,4 +72,33 @@ fn a_seed_does_the_same_again() {
             assert_eq!(simulation.trace(seed).unwrap(), first, "seed {seed}");
         }
     }
+}
+
+/// Whoever counts in a variable of its own, and not in its state, counts wrongly after a restart.
+#[test]
+fn a_function_that_keeps_its_state_elsewhere_is_found_and_the_run_made_small() {
+    let careless = || {
+        let sums = std::cell::RefCell::new(HashMap::<String, u64>::new());
+        let counter = Function::new(move |context: &mut Context<'_, u64>, number: &u64| {
+            let mut sums = sums.borrow_mut();
+            let sum = sums.entry(context.id().to_string()).or_default();
+            *sum += number;
+            context.set(SUM, *sum);
+            Ok(())
+        });
+        Functions::new().embedded(COUNTER, counter.value(SUM))
+    };
+    let simulation = Simulation::new(careless, message).messages(40).check(|run| {
+        let total: u64 = run.sent().map(|(_, sent)| sent.message).sum();
+        let sums =
+            (0..11_u64).map(|id| run.with(&COUNTER.at(id), |context| context.get(SUM).copied()));
+        assert_eq!(sums.map(Option::unwrap_or_default).sum::<u64>(), total);
+    });
+    let failed = (0..100).find_map(|seed| simulation.try_seed(seed).err());
+    let failed = failed.expect("a hundred restarts do not hide it");
+    assert!(failed.messages <= 4 && failed.smallest.contains("Crash"), "{failed}");
+    assert!(failed.why.contains("left == right"), "{failed}");
+    // It fails again, the same way.
+    let again = simulation.try_seed(failed.seed).unwrap_err();
+    assert_eq!((again.why, again.smallest), (failed.why, failed.smallest));
 }

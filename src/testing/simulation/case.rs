@@ -61,8 +61,8 @@ pub(super) enum Crash {
     Killed,
     /// The machine loses power: what the store had not synced is lost as well.
     PowerLost,
-    /// It is believed to be dead, and goes on for so many actions while its successor runs.
-    Believed { actions: u64 },
+    /// It is believed to be dead, and wakes after so many actions of its successor, for some of its own.
+    Believed { sleeps: u64, actions: u64 },
 }
 
 impl<M: Clone> Case<M> {
@@ -107,12 +107,20 @@ impl<M: Clone> Case<M> {
             events.push(Event::Snapshot { at: random.below(actions) });
         }
         for _ in 0..1 + random.below(3) {
+            let at = random.below(actions * 5 / 4);
             let how = match random.below(4) {
                 0 => Crash::PowerLost,
-                1 => Crash::Believed { actions: 1 + random.below(100) },
+                1 => {
+                    // It has a cut under way, and others come to theirs while it sleeps.
+                    events.push(Event::Snapshot { at: at.saturating_sub(random.below(30)) });
+                    events.push(Event::Snapshot { at: at + random.below(60) });
+                    let next = at + random.below(200);
+                    events.push(Event::Crash { at: next, how: Crash::Killed });
+                    Crash::Believed { sleeps: random.below(150), actions: 1 + random.below(100) }
+                }
                 _ => Crash::Killed,
             };
-            events.push(Event::Crash { at: random.below(actions * 5 / 4), how });
+            events.push(Event::Crash { at, how });
         }
         for _ in 0..random.below(3) {
             let worker = random.below(workers_max as u64) as usize;
@@ -130,13 +138,12 @@ impl<M: Clone> Case<M> {
             events.push(Event::Call { number: random.below(CALLS), fault });
         }
         for _ in 0..1 + random.below(6) {
-            let fault = match random.below(7) {
+            let fault = match random.below(6) {
                 0 => StoreFault::Refused,
                 1 => StoreFault::ReplyLost,
                 2 => StoreFault::Slow(Duration::from_millis(1 + random.below(5_000))),
                 3 => StoreFault::Late,
                 4 => StoreFault::Unsynced,
-                5 => StoreFault::Torn(random.below(300) as usize),
                 _ => StoreFault::Stalled,
             };
             events.push(Event::Store { number: random.below(REQUESTS), fault });

@@ -24,7 +24,7 @@ use crate::snapshot::{SnapshotOptions, SnapshotStore};
 /// What a program does in so many rounds it does for ever.
 const ROUNDS_MAX: u32 = 1_000;
 /// So many rounds in which nothing happens are enough to know that nothing will.
-const QUIET_ROUNDS: u32 = 6;
+const QUIET_ROUNDS: u32 = 4;
 /// The longest time by which the clock is turned at once.
 const TURN_MAX: Duration = Duration::from_secs(3600);
 /// So often do tasks of a runtime get their turns, up to 61 at a time; each goes on until it waits.
@@ -56,6 +56,8 @@ struct Execution<M: ExchangeData + Clone> {
 /// One that goes on although it is believed to be dead.
 struct Zombie<M: ExchangeData + Clone> {
     execution: Execution<M>,
+    /// The action at which it wakes.
+    wakes: u64,
     left: u64,
 }
 
@@ -304,14 +306,14 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
                     self.counts.faults += 1;
                     self.stalled.insert(worker, action + actions);
                 }
-                Event::Crash { how, .. } => self.crash(how)?,
+                Event::Crash { how, .. } => self.crash(how, action)?,
                 Event::Call { .. } | Event::Store { .. } => {}
             }
         }
         Ok(())
     }
 
-    fn crash(&mut self, how: Crash) -> Result<(), String> {
+    fn crash(&mut self, how: Crash, action: u64) -> Result<(), String> {
         self.counts.crashes += 1;
         let execution = self.running.take().expect("it runs");
         execution.counts.store(false, Relaxed);
@@ -321,7 +323,9 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
                 drop(execution);
                 self.disk.lose_power();
             }
-            Crash::Believed { actions } => self.zombies.push(Zombie { execution, left: actions }),
+            Crash::Believed { sleeps, actions } => {
+                self.zombies.push(Zombie { execution, wakes: action + sleeps, left: actions });
+            }
         }
         self.stalled.clear();
         self.start()
@@ -329,8 +333,11 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
 
     /// Somebody gets on.
     fn act(&mut self, action: u64) -> Result<(), String> {
-        if !self.zombies.is_empty() && self.random.once_in(4) {
-            return self.act_dead();
+        if !self.zombies.is_empty() && self.random.once_in(3) {
+            let at = self.random.below(self.zombies.len() as u64) as usize;
+            if self.zombies[at].wakes <= action {
+                return self.act_dead(at);
+            }
         }
         let worker = self.random.below(self.workers() as u64) as usize;
         match self.random.below(20) {
@@ -358,12 +365,16 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         Ok(())
     }
 
-    /// One that is believed to be dead gets on.
-    fn act_dead(&mut self) -> Result<(), String> {
-        let at = self.random.below(self.zombies.len() as u64) as usize;
-        let Zombie { execution, left } = &mut self.zombies[at];
+    /// One that is believed to be dead gets on, by a clock of its own: while it slept, no time passed for
+    /// it.
+    fn act_dead(&mut self, at: usize) -> Result<(), String> {
+        let Zombie { execution, left, .. } = &mut self.zombies[at];
         match self.random.below(3) {
-            0 => settle(&execution.runtime),
+            0 => {
+                let by = Duration::from_millis(1 + self.random.below(50));
+                execution.runtime.block_on(tokio::time::advance(by));
+                settle(&execution.runtime);
+            }
             _ => {
                 let worker = self.random.below(execution.crew.len() as u64) as usize;
                 execution.crew.on(worker, |member| member.step(2))?;
@@ -376,11 +387,10 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         Ok(())
     }
 
-    /// Turns all clocks.
+    /// Turns the clocks.
     fn turn(&mut self, by: Duration) {
         self.hands.advance(by);
-        let executions = self.zombies.iter().map(|zombie| &zombie.execution).chain(&self.running);
-        for execution in executions {
+        if let Some(execution) = &self.running {
             execution.runtime.block_on(tokio::time::advance(by));
             settle(&execution.runtime);
         }

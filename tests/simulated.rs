@@ -1,0 +1,39 @@
+//! What the library promises holds in some hundred simulated runs, with everything in them that can happen.
+//! `cargo run --release --example simulate` runs as many as one likes.
+
+#[path = "../examples/simulate/functions.rs"]
+mod functions;
+#[path = "../examples/simulate/post.rs"]
+mod post;
+#[path = "../examples/simulate/ways.rs"]
+mod ways;
+
+use std::time::Instant;
+
+/// The seeds of one of the tests, which run side by side.
+const SEEDS: u64 = 100;
+
+fn holds(first: u64) {
+    let began = Instant::now();
+    let report = post::post().messages(25).run(first..first + SEEDS);
+    println!("{report}, in {:?}", began.elapsed());
+    assert!(report.messages > 100 * SEEDS && report.cuts > SEEDS, "{report}");
+    assert!(report.crashes > SEEDS && report.calls > SEEDS, "{report}");
+}
+
+#[test]
+fn what_is_promised_holds_for_some_seeds() {
+    holds(0);
+}
+
+#[test]
+fn what_is_promised_holds_for_some_others() {
+    holds(1_000_000);
+}
+
+/// Seeds that failed once, each with what they had found.
+#[test]
+fn what_was_found_stays_mended() {
+    // An older execution that still ran committed just when a newer one began, which gave up.
+    post::post().messages(40).run(6..7);
+}
