@@ -2,6 +2,7 @@
 //! where it fails.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::super::store::StoreFault;
@@ -175,31 +176,25 @@ impl<M: Clone> Case<M> {
     pub(super) fn smaller(&self, step: usize) -> Option<Self> {
         let mut smaller = self.clone();
         let (messages, events) = (self.messages.len(), self.events.len());
-        // Halves of the messages, then quarters and so on; then event by event; then workers.
+        // Halves of what happens and of the messages, then quarters and so on; then workers.
         let mut step = step;
         let mut pieces = 2;
-        while pieces <= messages.min(256) {
+        while pieces <= 2 * messages.max(events).min(256) {
             if step < pieces {
-                let (from, to) = (messages * step / pieces, messages * (step + 1) / pieces);
-                smaller.messages.drain(from..to);
+                smaller.events.drain(piece(events, step, pieces));
+                return Some(smaller);
+            }
+            step -= pieces;
+            if step < pieces {
+                smaller.messages.drain(piece(messages, step, pieces));
                 return Some(smaller);
             }
             step -= pieces;
             pieces *= 2;
         }
-        if step < events {
-            smaller.events.remove(step);
-            return Some(smaller);
-        }
-        step -= events;
-        if step < self.crews.len() {
-            if self.crews[step].workers == 1 {
-                return Some(smaller);
-            }
-            smaller.crews[step].workers -= 1;
-            return Some(smaller);
-        }
-        None
+        let crew = smaller.crews.get_mut(step)?;
+        crew.workers = (crew.workers - 1).max(1);
+        Some(smaller)
     }
 
     /// How much there is in it.
@@ -207,6 +202,11 @@ impl<M: Clone> Case<M> {
         let workers: usize = self.crews.iter().map(|crew| crew.workers).sum();
         self.messages.len() + self.events.len() + workers
     }
+}
+
+/// One of so many pieces of about the same length, of so much.
+fn piece(of: usize, number: usize, pieces: usize) -> Range<usize> {
+    of * number / pieces..of * (number + 1) / pieces
 }
 
 impl<M: fmt::Debug> fmt::Display for Case<M> {

@@ -296,17 +296,26 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
     }
 
     fn shrink(&self, mut case: Case<M>, mut why: String) -> Box<Failed> {
-        let (mut step, mut tries) = (0, 0);
-        while tries < TRIES
-            && let Some(smaller) = case.smaller(step)
-        {
-            step += 1;
-            if smaller.size() == case.size() {
-                continue;
+        let mut tries = 0;
+        // Again and again from the beginning, until nothing more can be left out.
+        while tries < TRIES {
+            let (before, mut step) = (case.size(), 0);
+            while tries < TRIES
+                && let Some(smaller) = case.smaller(step)
+            {
+                if smaller.size() == case.size() {
+                    step += 1;
+                    continue;
+                }
+                tries += 1;
+                match self.try_case(&smaller) {
+                    // What follows is in its place now.
+                    Err(other) => (case, why) = (smaller, other),
+                    Ok(_) => step += 1,
+                }
             }
-            tries += 1;
-            if let Err(other) = self.try_case(&smaller) {
-                (case, why, step) = (smaller, other, 0);
+            if case.size() == before {
+                break;
             }
         }
         let (seed, messages, smallest) = (case.seed, case.messages.len(), case.to_string());
