@@ -76,8 +76,9 @@ const TRIES: u32 = 400;
 ///         }
 ///         assert_eq!(run.emitted_since_restart(SUMS).len(), run.sent().count());
 ///     })
-///     .run(0..10);
-/// assert_eq!(report.seeds, 10);
+///     .messages(30)
+///     .run(0..5);
+/// assert_eq!(report.seeds, 5);
 /// ```
 ///
 /// A seed that fails is made as small as it can be, and the panic says what is left of it. The same seed always
