@@ -17,8 +17,8 @@ fn holds(first: u64) {
     let began = Instant::now();
     let report = post::post().messages(25).run(first..first + SEEDS);
     println!("{report}, in {:?}", began.elapsed());
-    assert!(report.messages > 100 * SEEDS && report.cuts > SEEDS, "{report}");
-    assert!(report.crashes > SEEDS && report.calls > SEEDS, "{report}");
+    assert!(report.messages > 150 * SEEDS && report.cuts > SEEDS, "{report}");
+    assert!(report.crashes > SEEDS && report.faults > SEEDS, "{report}");
 }
 
 #[test]
@@ -29,11 +29,4 @@ fn what_is_promised_holds_for_some_seeds() {
 #[test]
 fn what_is_promised_holds_for_some_others() {
     holds(1_000_000);
-}
-
-/// Seeds that failed once, each with what they had found.
-#[test]
-fn what_was_found_stays_mended() {
-    // An older execution that still ran committed just when a newer one began, which gave up.
-    post::post().messages(40).run(6..7);
 }

@@ -211,35 +211,25 @@ impl Answers for Line {
     fn answer(&self, url: &str, body: Bytes) -> Answered {
         let (endpoint, execution, url) = (self.endpoint.clone(), self.execution, url.to_owned());
         Box::pin(async move {
-            let serve = {
+            let (reply, answer) = channel();
+            let number = {
                 let mut state = endpoint.state();
                 if state.execution != execution {
                     return Err(lost());
                 }
                 state.next += 1;
-                state.serve.clone()
+                if let Some(serve) = state.serve.clone() {
+                    drop(state);
+                    return Ok(answered(&serve(&decoded(&body))));
+                }
+                let number = state.next;
+                state.open.insert(number);
+                state.queue.push_back(Queued { number, url, body, reply });
+                number
             };
-            match serve {
-                Some(serve) => Ok(answered(&serve(&decoded(&body)))),
-                None => endpoint.wait(url, body).await,
-            }
+            let mut open = Open { endpoint, number, answer };
+            (&mut open.answer).await.unwrap_or_else(|_| Err(lost()))
         })
-    }
-}
-
-impl TestEndpoint {
-    /// Waits for an answer by hand.
-    async fn wait(self, url: String, body: Bytes) -> Response {
-        let (reply, answer) = channel();
-        let number = {
-            let mut state = self.state();
-            let number = state.next;
-            state.open.insert(number);
-            state.queue.push_back(Queued { number, url, body, reply });
-            number
-        };
-        let mut open = Open { endpoint: self, number, answer };
-        (&mut open.answer).await.unwrap_or_else(|_| Err(lost()))
     }
 }
 

@@ -51,7 +51,8 @@ pub enum StoreFault {
     Refused,
     /// It has its effect, and fails nevertheless: nobody is told.
     ReplyLost,
-    /// It has its effect after this time, and the reply comes after as much again.
+    /// It has its effect after this time, and the reply comes after as much again; a list or a deletion has
+    /// it at once.
     Slow(Duration),
     /// It has no effect, and there is never a reply. Whoever waits gives up after
     /// [`attempt_max`](SnapshotOptions::attempt_max).
@@ -344,7 +345,8 @@ impl FaultyStore {
     /// Decides from now on what goes wrong with each call: what is asked, and the name of the file or of
     /// the directory. Calls that were [said to fail](Self::fail_nth) go wrong as was said.
     ///
-    /// It may look at the [files](Self::files), and must not plan anew.
+    /// It may look at the [files](Self::files) and have [late](StoreFault::Late) ones arrive. It must not plan
+    /// anew, say what is to fail or ask for the calls: that waits for the plan itself.
     pub fn plan(&self, plan: impl FnMut(StoreCall, &str) -> StoreFault + Send + 'static) {
         self.faults().plan = Box::new(plan);
     }
@@ -545,7 +547,7 @@ impl ObjectStore for Inner {
         let put =
             put.map(|()| PutResult { e_tag: None, version: None, extensions: Default::default() });
         match fault {
-            StoreFault::Unsynced => {
+            StoreFault::Unsynced if put.is_ok() => {
                 self.world().names.insert(split(file), false);
                 return Err(failed("not synced"));
             }

@@ -32,10 +32,11 @@ struct Model {
 
 impl Model {
     fn note(&mut self, error: &SnapshotError) {
-        self.fenced += usize::from(error.is_fenced());
+        let is_over = error.is_fenced() || error.is_overtaken();
+        self.fenced += usize::from(is_over);
         self.failed += usize::from(error.is_unavailable());
         self.lost += usize::from(error.is_missing());
-        let expected = error.is_fenced() || error.is_unavailable() || error.is_missing();
+        let expected = is_over || error.is_unavailable() || error.is_missing();
         assert!(expected, "{error}");
     }
 

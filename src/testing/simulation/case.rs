@@ -18,7 +18,7 @@ const TO_A_TIME: u64 = 4;
 /// About how many actions of a run there are for each message of the ingress.
 pub(super) const ACTIONS: u64 = 4;
 /// Calls that anything may go wrong with.
-const CALLS: u64 = 200;
+const CALLS: u64 = 30;
 /// What is asked of a store that anything may go wrong with.
 const REQUESTS: u64 = 120;
 

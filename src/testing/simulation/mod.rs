@@ -81,6 +81,10 @@ const TRIES: u32 = 400;
 /// assert_eq!(report.seeds, 5);
 /// ```
 ///
+/// The clock and the runtime of the functions are the simulation's, and their limits are lowered as chance says;
+/// `make` is called by all workers at once. A program that always has something to do, as one that sends
+/// itself delayed messages for ever, does not come to rest, which is a failure.
+///
 /// A seed that fails is made as small as it can be, and the panic says what is left of it. The same seed always
 /// does the same, as long as neither the library nor the program is another one, and the program leaves
 /// nothing to chance, the system's clock or the order of a `HashMap`.
@@ -112,7 +116,8 @@ pub struct Report {
     pub crashes: u64,
     /// Calls of remote functions.
     pub calls: u64,
-    /// Other faults that were planned: stalled workers, calls and requests to the store.
+    /// Other faults that came to pass: workers that got nowhere for a while, and calls that went wrong. Faults
+    /// of the store are not in it.
     pub faults: u64,
     /// How far clocks were turned.
     pub simulated: Duration,
@@ -184,10 +189,10 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
         }
     }
 
-    /// How many messages the ingress has. Default 100.
+    /// How many messages the ingress has. Default 100; at least 1.
     #[must_use]
     pub fn messages(mut self, messages: usize) -> Self {
-        self.messages = messages;
+        self.messages = messages.max(1);
         self
     }
 
@@ -238,7 +243,8 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
     ///
     /// # Panics
     ///
-    /// With the first seed that fails, and the smallest run like it that was found to fail.
+    /// With the first seed that fails, and the smallest run like it that was found to fail. Also within a tokio
+    /// runtime: a simulation has runtimes of its own.
     #[track_caller]
     pub fn run(&self, seeds: Range<u64>) -> Report {
         let mut report = Report::default();
@@ -256,6 +262,10 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
     /// # Errors
     ///
     /// What was wrong, and the smallest run like it that was found to fail.
+    ///
+    /// # Panics
+    ///
+    /// Within a tokio runtime.
     pub fn try_seed(&self, seed: u64) -> Result<Report, Box<Failed>> {
         let case = self.draw(seed);
         self.try_case(&case).map(|(report, _)| report).map_err(|why| self.shrink(case, why))
@@ -275,6 +285,8 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
     }
 
     fn try_case(&self, case: &Case<M>) -> Result<(Report, u64), String> {
+        let within = tokio::runtime::Handle::try_current().is_ok();
+        assert!(!within, "a simulation cannot be run within a tokio runtime: it has its own");
         let services = self.services.clone();
         let mut world = World::new(case, Arc::clone(&self.make), &self.observers, services);
         let began_ms = world.now_ms();
@@ -290,7 +302,7 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
             cuts: counts.cuts,
             crashes: counts.crashes,
             calls: counts.calls,
-            faults: counts.faults,
+            faults: counts.faults + counts.call_faults,
             simulated: Duration::from_millis(world.now_ms() - began_ms),
         };
         Ok((report, world.trace()))

@@ -38,6 +38,8 @@ pub(super) struct Network {
     /// By number of the call.
     faults: Mutex<Vec<(u64, CallFault)>>,
     calls: AtomicU64,
+    /// How many calls went wrong.
+    failed: AtomicU64,
     random: Mutex<Random>,
 }
 
@@ -48,7 +50,7 @@ impl Network {
         random: Random,
     ) -> Self {
         let (faults, random) = (Mutex::new(faults), Mutex::new(random));
-        Network { services, faults, calls: AtomicU64::new(0), random }
+        Network { services, faults, calls: AtomicU64::new(0), failed: AtomicU64::new(0), random }
     }
 
     /// Nothing goes wrong from now on.
@@ -58,6 +60,10 @@ impl Network {
 
     pub(super) fn calls(&self) -> u64 {
         self.calls.load(Relaxed)
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
     }
 
     fn fault(&self, call: u64) -> Option<CallFault> {
@@ -72,6 +78,7 @@ impl Answers for Network {
         let service = self.services.iter().find(|(prefix, _)| url.starts_with(prefix.as_str()));
         let service = service.map(|(_, service)| Arc::clone(service));
         let fault = self.fault(call);
+        self.failed.fetch_add(fault.is_some().into(), Relaxed);
         let takes = self.random.lock().unwrap_or_else(PoisonError::into_inner).below(30);
         Box::pin(async move {
             sleep(Duration::from_millis(takes)).await;

@@ -37,6 +37,7 @@ pub(super) struct Counts {
     pub(super) cuts: u64,
     pub(super) crashes: u64,
     pub(super) faults: u64,
+    pub(super) call_faults: u64,
     pub(super) calls: u64,
     pub(super) waiting_bytes_max: usize,
 }
@@ -176,7 +177,8 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         for _ in 0..ROUNDS_MAX {
             self.round()?;
             if self.running().looks.iter().flatten().all(|look| look.is_over) {
-                self.counts.calls += self.network.calls();
+                self.counts.calls = self.network.calls();
+                self.counts.call_faults = self.network.failed();
                 return Ok(());
             }
             self.turn(turn);
@@ -270,6 +272,12 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         let Some(restored) = restored else {
             return Err(format!("cut {} was durable, and nothing is restored", durable.cut));
         };
+        if restored.cut < durable.cut {
+            return Err(format!(
+                "cut {} was durable, and cut {} is restored",
+                durable.cut, restored.cut
+            ));
+        }
         let known = durable.positions.get(INGRESS).into_iter().flatten();
         let positions = restored.positions.get(INGRESS);
         for (partition, position) in known {
@@ -342,7 +350,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         let worker = self.random.below(self.workers() as u64) as usize;
         match self.random.below(20) {
             0..=10 => {
-                if self.stalled.get(&worker).is_none_or(|until| *until <= action) {
+                if !self.is_stalled(worker, action) {
                     let steps = 1 + self.random.below(4);
                     self.step(worker, steps)?;
                 }
@@ -350,7 +358,9 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             11..=14 => {
                 let (messages, anyway) = (1 + self.random.below(6), self.random.once_in(8));
                 self.running().crew.on(worker, move |member| member.feed(messages, anyway))?;
-                self.step(worker, 1)?;
+                if !self.is_stalled(worker, action) {
+                    self.step(worker, 1)?;
+                }
             }
             15 => settle(&self.running().runtime),
             _ => {
@@ -363,6 +373,10 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             }
         }
         Ok(())
+    }
+
+    fn is_stalled(&self, worker: usize, action: u64) -> bool {
+        self.stalled.get(&worker).is_some_and(|until| *until > action)
     }
 
     /// One that is believed to be dead gets on, by a clock of its own: while it slept, no time passed for
