@@ -410,13 +410,14 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         }
     }
 
-    fn step(&mut self, worker: usize, steps: u64) -> Result<Look, String> {
+    /// Has a worker of the program get on, and notes what can be seen of it then.
+    fn step(&mut self, worker: usize, steps: u64) -> Result<(), String> {
         let look = self.running().step(worker, steps)?;
         self.note(worker, &look);
-        if let Some(stopped) = &look.stopped {
-            return Err(format!("it stopped: {stopped}"));
+        match look.stopped {
+            None => Ok(()),
+            Some(stopped) => Err(format!("it stopped: {stopped}")),
         }
-        Ok(look)
     }
 
     fn note(&mut self, worker: usize, look: &Look) {
@@ -451,11 +452,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
     fn round(&mut self) -> Result<(), String> {
         settle(&self.running().runtime);
         for worker in 0..self.workers() {
-            let look = self.running().step(worker, 2)?;
-            self.note(worker, &look);
-            if let Some(stopped) = &look.stopped {
-                return Err(format!("it stopped: {stopped}"));
-            }
+            self.step(worker, 2)?;
         }
         Ok(())
     }
