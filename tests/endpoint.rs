@@ -1,9 +1,12 @@
 //! What a program does with the answers of remote functions, which a test gives by hand.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use timely_statefun::testing::{TestEndpoint, TestProgram, TestRequest};
-use timely_statefun::{Egress, Endpoint, Envelope, FunctionType, Functions, OnFailure, TypedValue};
+use timely_statefun::{
+    Egress, Endpoint, Envelope, FunctionType, Functions, Limits, OnFailure, Order, TypedValue,
+};
 use timely_statefun_proto::reqreply::from_function::{
     EgressMessage, IncompleteInvocationContext, InvocationResponse, PersistedValueMutation,
     PersistedValueSpec, Response,
@@ -279,6 +282,44 @@ fn a_snapshot_does_not_wait_for_an_open_request() {
 }
 
 /// Time is the system's there, and requests are waited for until they are open.
+/// What waited with a message for the same call, or behind it, kept the answer from being handled: that is a stage
+/// later than what it waited for.
+#[test]
+fn in_the_order_of_time_what_comes_together_is_called_for_together() {
+    for most in [1, 2, 100] {
+        let mut program = TestProgram::new(move || {
+            let limits = Limits { budget_messages: 1, ..Limits::default() };
+            let endpoint = greeters().batch_messages_max(most);
+            let functions = Functions::<TypedValue>::new().remote(GREETER, endpoint);
+            functions.typed_egress(GREETINGS).order(Order::Time).limits(limits)
+        });
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&batches);
+        program.endpoint().serve(move |message| {
+            if let Some(to_function::Request::Invocation(batch)) = &message.request
+                && !batch.state.is_empty()
+            {
+                seen.lock().unwrap().push(batch.invocations.len());
+            }
+            greeter(message)
+        });
+        for name in ["Ada", "Bob", "Cai", "Dan", "Eva"] {
+            program.send(greet("a", name));
+        }
+        program.advance_to(1);
+        program.run();
+        let expected = ["Ada 1", "Bob 2", "Cai 3", "Dan 4", "Eva 5"];
+        assert_eq!(program.take(GREETINGS), greetings(expected), "{most} together");
+        let expected = match most {
+            1 => vec![1, 1, 1, 1, 1],
+            2 => vec![2, 2, 1],
+            _ => vec![5],
+        };
+        assert_eq!(*batches.lock().unwrap(), expected);
+        assert_eq!(program.frontier().first(), Some(&1));
+    }
+}
+
 #[test]
 fn functions_with_a_runtime_of_their_own_are_answered_as_well() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -319,6 +319,21 @@ impl<T: Timestamp, M> Flow<T, M> {
         self.hold(index, false)
     }
 
+    /// Moves what is held behind something that is to be resumed, and of its ingress time, to the stage at which
+    /// that comes back.
+    pub(crate) fn let_pass(&mut self, first: &Held, behind: &mut Held) {
+        if self.stages.is_none() {
+            return;
+        }
+        let next = self.next_stage(first.time);
+        let now = self.times.time(behind.time);
+        if now.outer == next.outer && now.inner < next.inner {
+            let later = self.times.index_of(&next);
+            self.times.add(later, 1);
+            self.times.finish_one(std::mem::replace(&mut behind.time, later));
+        }
+    }
+
     pub(crate) fn resume(&mut self, held: Held, message: M) {
         self.held -= 1;
         if self.stages.is_some() {

@@ -76,7 +76,7 @@ pub trait Handler<T: Timestamp>: 'static {
     }
 
     /// Called towards the end of every activation, when nothing more is handled in it: what the handler
-    /// has gathered for others can go out together.
+    /// has gathered for others can go out together. In the order of time, only when all of a stage was handled.
     fn flush(&mut self) {}
 
     /// What the handler waits for. Asked at the end of every activation.
@@ -276,7 +276,15 @@ impl<T: Timestamp, M> Inbox<'_, T, M> {
         self.flow.hold_later(held.time, time)
     }
 
-    /// Brings in a message at a time that was held. It must be one that this worker handles.
+    /// Has something that is held stand behind what is about to be [resumed](Self::resume). In the order of time
+    /// that comes back a stage later than it was held, and would wait for ever for what waits for it. In the order
+    /// of arrival there is nothing to do.
+    pub fn let_pass(&mut self, first: &Held, behind: &mut Held) {
+        self.flow.let_pass(first, behind);
+    }
+
+    /// Brings in a message at a time that was held. It must be one that this worker handles. In the order of
+    /// time it is handled a stage later, when nothing is held at its own any more.
     pub fn resume(&mut self, held: Held, message: M) {
         self.flow.resume(held, message);
     }

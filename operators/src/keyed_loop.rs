@@ -599,7 +599,10 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
                 if failure.is_none() && worked {
                     failure = engine.run(&mut shipment);
                 }
-                engine.handler.flush();
+                // In the order of time a stage is handled whole, and so is what is begun in it.
+                if order == Order::Arrival || !engine.has_work() {
+                    engine.handler.flush();
+                }
             }
             emit(&mut engine.handler, &holdings, &mut outputs);
             if let Some(capability) = &signalling {

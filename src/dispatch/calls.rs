@@ -355,6 +355,12 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
         }
     }
 
+    /// What is held for the messages of an address: those of its batch, and what waits behind them.
+    pub(super) fn behind(&mut self, key: CallKey) -> impl Iterator<Item = &mut H> {
+        let Busy { batch, waiting, .. } = self.busy_mut(key);
+        batch.iter_mut().chain(waiting).filter_map(|kept| kept.held.as_mut())
+    }
+
     /// How many messages the batch has besides its first.
     pub(super) fn others(&mut self, head: &Head) -> usize {
         let key = self.keys[&address_of(head)];

@@ -141,6 +141,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let places = |held: &H| entrance.place(held);
         let kept = self.calls.answer(key, answer, pen(&mut self.cuts), &places);
         let Kept { routed, held, .. } = kept;
+        if let Some(first) = &held {
+            self.calls.behind(key).for_each(|behind| entrance.let_pass(first, behind));
+        }
         match (joined, held) {
             (Some(joined), Some(held)) => {
                 let later = entrance.hold_later(&held, joined);

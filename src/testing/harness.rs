@@ -324,6 +324,8 @@ impl<M, T: Clone> Entrance<M, T> for Outside<M, T> {
         self.out.push(message);
     }
 
+    fn let_pass(&mut self, (): &(), (): &mut ()) {}
+
     fn hold_later(&mut self, (): &(), _time: T) {}
 
     fn resume_first(&mut self, _held: Option<()>, message: Routed<M>) {

@@ -87,6 +87,7 @@ impl Entrance<Counted, u32> for Loop {
     fn event(&mut self, message: Routed<Counted>) {
         self.came.push(message);
     }
+    fn let_pass(&mut self, (): &(), (): &mut ()) {}
     fn resume(&mut self, _: Option<()>, message: Routed<Counted>) {
         self.came.push(message);
     }
