@@ -232,6 +232,33 @@ fn one_that_comes_too_late_says_so() {
     assert_eq!(shared.sums(), sums(END * SLICE));
 }
 
+/// Sources go on after what is restored: that some of it was at or after the frontier, only the snapshot says.
+#[test]
+fn one_that_comes_too_late_for_what_was_restored_says_so() {
+    let store = SnapshotStore::open("memory:", SnapshotOptions::default()).unwrap();
+    let shared = execute(2, &store, |worker, mut program| {
+        program.feed(0..FRONTIER + 1);
+        let probe = program.probe.clone();
+        program.until(worker, "all was let in", || !probe.less_than(&(FRONTIER + 1)));
+        program.snapshots.request();
+        program.until_done(worker, 1);
+        program.kill(worker);
+    });
+    assert_eq!(shared.done.lock().unwrap()[0].latest, [FRONTIER]);
+    let shared = execute(3, &store, |worker, mut program| {
+        if worker.index() == 1 {
+            program.snapshots.request_aligned(frontier());
+        }
+        program.feed(FRONTIER + 1..END);
+        program.input.close();
+        program.handle.run(worker).unwrap();
+    });
+    let done = shared.done.lock().unwrap();
+    let aligned: Vec<_> = done.iter().filter_map(|done| done.aligned).collect();
+    assert_eq!((aligned, done.last().unwrap().latest.clone()), (vec![false], vec![END - 1]));
+    assert_eq!(shared.sums(), sums(END * SLICE));
+}
+
 /// What never comes to the frontier hinders no other snapshot, and has come to it when it has closed.
 #[test]
 fn one_that_is_never_reached_is_taken_when_ingress_has_closed() {

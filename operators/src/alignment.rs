@@ -34,6 +34,11 @@ impl<T: Timestamp> Alignment<T> {
         }
     }
 
+    /// The times of what was let in that no other such time is after.
+    pub(crate) fn latest(&self) -> &[T] {
+        &self.latest
+    }
+
     /// Begins to keep out what is at or after an element of a frontier, and ends what was begun before.
     pub(crate) fn begin(&mut self, until: Antichain<T>) {
         self.until = Some(until);

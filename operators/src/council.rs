@@ -11,10 +11,10 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use timely::ExchangeData;
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::Scope;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream};
 use timely::progress::operate::FrontierInterest;
 use timely::progress::{Antichain, Timestamp};
 use timely::scheduling::Activator;
@@ -143,13 +143,33 @@ impl<N> std::fmt::Debug for Council<N> {
 
 /// Builds the council of all workers, of which this is one.
 pub fn council<T: Timestamp, N: ExchangeData>(scope: Scope<'_, T>, name: &str) -> Council<N> {
+    build(scope, name, |stream| stream)
+}
+
+/// The same, with news held back on their way as a test says.
+#[cfg(feature = "testing")]
+pub fn council_held_back<T: Timestamp, N: ExchangeData>(
+    scope: Scope<'_, T>,
+    name: &str,
+    delays: &crate::delay::Delays,
+) -> Council<N> {
+    build(scope, name, |stream| crate::delay::delay(stream, Some(delays)))
+}
+
+type Letters<'scope, T, N> = Stream<'scope, T, Vec<Letter<N>>>;
+
+fn build<'scope, T: Timestamp, N: ExchangeData>(
+    scope: Scope<'scope, T>,
+    name: &str,
+    on_the_way: impl FnOnce(Letters<'scope, T, N>) -> Letters<'scope, T, N>,
+) -> Council<N> {
     let mut builder = OperatorBuilder::new(format!("Council [{name}]"), scope);
     let unconnected = Vec::<(usize, Antichain<_>)>::new;
     let (letters, stream) = builder.new_output_connection::<Vec<Letter<N>>, _>(unconnected());
     let mut letters: OutputBuilder<T, CapacityContainerBuilder<Vec<Letter<N>>>> =
         OutputBuilder::from(letters);
     let by_worker = Exchange::new(|letter: &Letter<N>| letter.to);
-    let mut mail = builder.new_input_connection(stream, by_worker, unconnected());
+    let mut mail = builder.new_input_connection(on_the_way(stream), by_worker, unconnected());
     builder.set_notify_for(0, FrontierInterest::Never);
     let desk = Rc::new(Desk {
         worker: scope.index() as u64,

@@ -48,9 +48,11 @@ pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) name: String,
     pub(crate) number: u32,
     pub(crate) convert: Box<dyn FnMut(D) -> M>,
-    pub(crate) on_cut: Box<dyn FnMut(AtCut<'_>)>,
+    pub(crate) on_cut: Box<dyn FnMut(AtCut<'_, T>)>,
     pub(crate) position: Option<PositionOf<D>>,
     pub(crate) after: Positions,
+    /// The latest times of what a restored cut contains.
+    pub(crate) contained: Vec<T>,
     /// Where to take cuts, if not where they are announced.
     pub(crate) marks: Option<CutMarks>,
     pub(crate) keyed_loop: Activator,
@@ -117,6 +119,7 @@ where
         // A gate's hops are none, in either order.
         let mut holdings = Holdings::<T, 2>::born(born, Order::Arrival);
         let mut gate = Gate::<T, H::Message>::new(credit, peers, order, announcements.is_some());
+        parts.contained.iter().for_each(|time| gate.alignment.note(time));
         let mut cuts = cuts_before;
         let mut admitted = 0;
         // Of those that marks count.
@@ -141,6 +144,7 @@ where
                                     cut,
                                     records: admitted,
                                     positions: noted.positions(),
+                                    latest: gate.alignment.latest(),
                                     aligned,
                                 });
                             }
@@ -209,7 +213,7 @@ where
                     drop(output);
                     cuts = cut; // STEP 1, of a gate that is told where.
                     let (records, positions) = (admitted, noted.positions());
-                    on_cut(AtCut { cut, records, positions, aligned: None });
+                    on_cut(AtCut { cut, records, positions, latest: &[], aligned: None });
                     holdings.raise(Turn::after_cut(cuts));
                     state.taken.set(cuts);
                     parts.keyed_loop.activate();

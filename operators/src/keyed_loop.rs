@@ -105,9 +105,10 @@ pub struct Ingress<'scope, T: Timestamp, D, M> {
     name: String,
     stream: Stream<'scope, T, Vec<D>>,
     convert: Box<dyn FnMut(D) -> M>,
-    on_cut: Box<dyn FnMut(AtCut<'_>)>,
+    on_cut: Box<dyn FnMut(AtCut<'_, T>)>,
     position: Option<PositionOf<D>>,
     after: Positions,
+    contained: Vec<T>,
     marks: Option<CutMarks>,
 }
 
@@ -125,6 +126,7 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
             on_cut: Box::new(|_| ()),
             position: None,
             after: Positions::new(),
+            contained: Vec::new(),
             marks: None,
         }
     }
@@ -146,7 +148,7 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
 
     /// Has `note` told, each time this worker's gate takes a cut, what the gate had admitted by then.
     #[must_use]
-    pub fn on_cut(mut self, note: impl FnMut(AtCut<'_>) + 'static) -> Self {
+    pub fn on_cut(mut self, note: impl FnMut(AtCut<'_, T>) + 'static) -> Self {
         self.on_cut = Box::new(note);
         self
     }
@@ -168,6 +170,15 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
     ) -> Self {
         self.position = Some(Box::new(position));
         self.after = after;
+        self
+    }
+
+    /// Says the [latest](AtCut::latest) times of the ingress that a restored cut contains: what is at or after
+    /// an element of a frontier then cannot be left out of a cut that is
+    /// [aligned](crate::CutControl::request_aligned) to it.
+    #[must_use]
+    pub fn contained(mut self, latest: impl IntoIterator<Item = T>) -> Self {
+        self.contained = latest.into_iter().collect();
         self
     }
 }
@@ -352,6 +363,7 @@ where
                 on_cut: ingress.on_cut,
                 position: ingress.position,
                 after: ingress.after,
+                contained: ingress.contained,
                 marks: ingress.marks,
                 keyed_loop: keyed_loop.clone(),
                 ingress: ingress.stream.enter(inner),

@@ -57,6 +57,8 @@ mod walk;
 pub use announcements::{Announcement, Announcements, Cuts};
 pub use bulletin::{Bulletin, bulletin};
 pub use config::{LoopConfig, Order};
+#[cfg(feature = "testing")]
+pub use council::council_held_back;
 pub use council::{Council, council};
 pub use cut_times::CutTimes;
 pub use decider::{CutControl, Decider};

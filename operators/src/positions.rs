@@ -9,7 +9,7 @@ pub type Positions = BTreeMap<u64, u64>;
 
 /// What a gate had admitted when it took a cut.
 #[derive(Clone, Copy, Debug)]
-pub struct AtCut<'a> {
+pub struct AtCut<'a, T> {
     /// The number of the cut.
     pub cut: u64,
     /// Records that were admitted since the gate was built.
@@ -17,9 +17,12 @@ pub struct AtCut<'a> {
     /// The last position that was admitted of each partition, or that the gate began after. What the
     /// gate held back is not among them.
     pub positions: &'a Positions,
+    /// Everything that was admitted, or that a [restored](crate::Ingress::contained) cut contains, is at or
+    /// before one of these times. Empty for a gate that takes cuts [where marks say](crate::Ingress::cut_at).
+    pub latest: &'a [T],
     /// None unless the cut is [aligned](crate::CutControl::request_aligned). Then, whether it contains of
-    /// this gate exactly what is not at or after the frontier: not if the gate had let in something that is.
-    /// Of what a restored cut contained it knows what its source has replayed and the gate skipped by then.
+    /// this gate exactly what is not at or after the frontier: not if the gate had let in something that is,
+    /// or a restored cut contains it.
     pub aligned: Option<bool>,
 }
 

@@ -85,6 +85,7 @@ impl<'scope, T: Timestamp, M> Ingress<'scope, T, M> {
         let scribe = Rc::downgrade(&cutting.scribe);
         let noting = (Weak::clone(&scribe), name.clone());
         let gate = gate.on_cut(move |at| Scribe::note(&noting.0, &noting.1, at));
+        let gate = gate.contained(snapshots.latest());
         if let ComesBack::No = comes_back {
             return gate;
         }

@@ -14,7 +14,7 @@ use timely_statefun_operators::{Bulletin, CutControl};
 
 use super::SnapshotDone;
 use super::news::{Failure, Fate, News, Written};
-use super::scribe::both;
+use super::scribe::{both, note_latest};
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::snapshot::{Cut, Keeper, Kept, PartEntry};
@@ -122,6 +122,7 @@ impl<T: Timestamp> Chair<T> {
             parts.extend(written.parts);
             complete.extend(written.complete);
             done.aligned = both(done.aligned, written.aligned);
+            written.latest.iter().for_each(|time| note_latest(&mut done.latest, time));
             for (ingress, positions) in written.positions {
                 let known = done.positions.entry(ingress).or_default();
                 for (partition, position) in positions {

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use timely::dataflow::Scope;
 use timely::progress::{Antichain, Timestamp};
 use timely::worker::Worker;
+#[cfg(feature = "testing")]
+use timely_statefun_operators::council_held_back;
 use timely_statefun_operators::{CutControl, Decider, Positions, bulletin, council};
 use tokio::runtime::Handle;
 
@@ -134,6 +136,10 @@ pub struct SnapshotDone<T> {
     /// What was emitted at a time that is not at or after one of these was emitted before the cut, and is
     /// not emitted again after a restart.
     pub complete: Vec<T>,
+    /// All ingress that it contains is at or before one of these times, which is what the next can be
+    /// [aligned](Snapshots::request_aligned) to. Empty in those of versions that did not note it.
+    #[serde(default = "Vec::new")]
+    pub latest: Vec<T>,
     /// What was written of it.
     pub counts: SnapshotCounts,
     /// How many bytes were written for it, without its manifest.
@@ -203,6 +209,7 @@ impl<T: Timestamp> SnapshotDone<T> {
             cut,
             positions: BTreeMap::new(),
             complete: Vec::new(),
+            latest: Vec::new(),
             counts: SnapshotCounts::default(),
             bytes: 0,
             aligned: None,
@@ -269,6 +276,9 @@ struct State<T: Timestamp> {
     shared: Option<Shared<T>>,
     /// The names of the ingresses of all sets.
     ingresses: BTreeSet<String>,
+    /// How news is held back between workers, if a test says so.
+    #[cfg(feature = "testing")]
+    delays: Option<timely_statefun_operators::Delays>,
 }
 
 struct Shared<T: Timestamp> {
@@ -332,7 +342,14 @@ impl<T: Timestamp> Snapshots<T> {
             part_bytes: store.options().part_bytes,
             pending_bytes_max: store.options().pending_bytes_max,
             control: CutControl::new(),
-            state: RefCell::new(State { parts, keeper, shared: None, ingresses: BTreeSet::new() }),
+            state: RefCell::new(State {
+                parts,
+                keeper,
+                shared: None,
+                ingresses: BTreeSet::new(),
+                #[cfg(feature = "testing")]
+                delays: None,
+            }),
         };
         Ok(Snapshots { inner: Rc::new(inner) })
     }
@@ -347,6 +364,11 @@ impl<T: Timestamp> Snapshots<T> {
     pub fn positions(&self, ingress: &str) -> Positions {
         let restored = self.inner.restored.as_ref();
         restored.and_then(|done| done.positions.get(ingress)).cloned().unwrap_or_default()
+    }
+
+    /// The latest times of the ingress that is restored.
+    pub(super) fn latest(&self) -> Vec<T> {
+        self.inner.restored.as_ref().map_or_else(Vec::new, |done| done.latest.clone())
     }
 
     /// The number of this execution, which is above that of all before it.
@@ -388,6 +410,12 @@ impl<T: Timestamp> Snapshots<T> {
         if let Some(scribe) = state.shared.as_ref().and_then(|shared| shared.scribe.upgrade()) {
             tell(&scribe.borrow());
         }
+    }
+
+    /// Has news between workers held back on their way.
+    #[cfg(feature = "testing")]
+    pub(crate) fn hold_back(&self, delays: timely_statefun_operators::Delays) {
+        self.inner.state.borrow_mut().delays = Some(delays);
     }
 
     /// Whether two are the same.
@@ -459,6 +487,12 @@ impl<T: Timestamp> Snapshots<T> {
     /// Makes what all sets share.
     fn share(&self, scope: Scope<'_, T>, state: &mut State<T>) -> Joined<T> {
         let Inner { worker, peers, begun, policy, process, control, .. } = &*self.inner;
+        #[cfg(feature = "testing")]
+        let council = match &state.delays {
+            Some(delays) => council_held_back(scope, "Snapshots", delays),
+            None => council(scope, "Snapshots"),
+        };
+        #[cfg(not(feature = "testing"))]
         let council = council(scope, "Snapshots");
         let mut decider = Decider::new(control).deadline(Duration::MAX);
         if let Some(interval) = policy.interval {
@@ -530,6 +564,7 @@ mod tests {
         SnapshotDone {
             positions: BTreeMap::from([("log".to_owned(), positions), (String::new(), [].into())]),
             complete: vec![3, 1 << 40],
+            latest: vec![1 << 41],
             counts: SnapshotCounts { queued: 300, ..SnapshotCounts::default() },
             bytes: 9,
             aligned: Some(true),
@@ -556,10 +591,10 @@ mod tests {
     #[test]
     fn what_is_nested_too_deep_in_a_note_or_comes_after_it_is_an_error() {
         let note = some_note().note().1;
-        assert_eq!(note[0], 0x86, "six fields");
+        assert_eq!(note[0], 0x87, "seven fields");
         let with = |levels: usize| {
             let more = [&[0xa4][..], b"more", &vec![0x91; levels], &[0xc0]].concat();
-            [&[0x87][..], &note[1..], &more].concat()
+            [&[0x88][..], &note[1..], &more].concat()
         };
         assert_eq!(SnapshotDone::read(&with(9)), Ok(some_note()));
         for levels in [1000, 1 << 20] {

@@ -31,6 +31,7 @@ pub(super) enum News<T> {
 pub(super) struct Written<T> {
     pub(super) parts: Vec<PartEntry>,
     pub(super) positions: BTreeMap<String, Positions>,
+    pub(super) latest: Vec<T>,
     pub(super) complete: Vec<T>,
     /// If the cut is aligned to a frontier, whether all gates could keep to it.
     pub(super) aligned: Option<bool>,

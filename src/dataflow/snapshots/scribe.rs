@@ -41,7 +41,7 @@ pub(in crate::dataflow) struct Scribe<T: Timestamp> {
     /// The last cut of which is known what became of it.
     over: u64,
     /// What gates have noted of cuts that are not over.
-    noted: BTreeMap<u64, Noted>,
+    noted: BTreeMap<u64, Noted<T>>,
     stored: (Sender<Stored>, Receiver<Stored>),
     wakers: Wakers,
     /// Why the program must stop.
@@ -51,11 +51,26 @@ pub(in crate::dataflow) struct Scribe<T: Timestamp> {
 type Stored = (u64, Result<PartEntry, SnapshotError>);
 
 /// What the gates of this worker have noted of a cut.
-#[derive(Default)]
-struct Noted {
+struct Noted<T> {
     positions: BTreeMap<String, Positions>,
+    /// The latest times of what was let in.
+    latest: Vec<T>,
     /// If the cut is aligned to a frontier, whether all could keep to it.
     aligned: Option<bool>,
+}
+
+impl<T> Default for Noted<T> {
+    fn default() -> Self {
+        Noted { positions: BTreeMap::new(), latest: Vec::new(), aligned: None }
+    }
+}
+
+/// Adds a time to those of which none is after another.
+pub(super) fn note_latest<T: Timestamp>(latest: &mut Vec<T>, time: &T) {
+    if !latest.iter().any(|known| time.less_equal(known)) {
+        latest.retain(|known| !known.less_equal(time));
+        latest.push(time.clone());
+    }
 }
 
 /// Wakes the loops of all sets, from any thread.
@@ -196,12 +211,13 @@ impl<T: Timestamp> Scribe<T> {
     }
 
     /// Notes what a gate had admitted when it took a cut.
-    pub(in crate::dataflow) fn note(this: &Weak<RefCell<Self>>, ingress: &str, at: AtCut<'_>) {
+    pub(in crate::dataflow) fn note(this: &Weak<RefCell<Self>>, ingress: &str, at: AtCut<'_, T>) {
         // A gate may outlive the loops at the end, when no cut comes any more.
         let Some(scribe) = this.upgrade() else { return };
         let mut scribe = scribe.borrow_mut();
         let noted = scribe.noted.entry(at.cut).or_default();
         noted.positions.insert(ingress.to_owned(), at.positions.clone());
+        at.latest.iter().for_each(|time| note_latest(&mut noted.latest, time));
         noted.aligned = both(noted.aligned, at.aligned);
     }
 
@@ -313,6 +329,7 @@ impl<T: Timestamp> Scribe<T> {
         let written = Written {
             parts: std::mem::take(&mut open.parts),
             positions: noted.positions,
+            latest: noted.latest,
             aligned: noted.aligned,
             complete: open.complete.elements().to_vec(),
             counts: open.counts,
