@@ -2,9 +2,15 @@
 //! what is right stays right whatever happens.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use timely::dataflow::operators::Input;
 use timely_statefun::testing::{Random, Simulation};
-use timely_statefun::{Context, Egress, Envelope, Function, FunctionType, Functions, ValueSpec};
+use timely_statefun::{
+    Context, Egress, Endpoint, Envelope, Function, FunctionType, Functions, Limits,
+    StatefulFunctions, TypedValue, ValueSpec,
+};
 
 const COUNTER: FunctionType<u64> = FunctionType::new("test/counter");
 const SUMS: Egress<(u64, u64)> = Egress::new("test/sums");
@@ -101,4 +107,97 @@ fn a_function_that_keeps_its_state_elsewhere_is_found_and_the_run_made_small() {
     // It fails again, the same way.
     let again = simulation.try_seed(failed.seed).unwrap_err();
     assert_eq!((again.why, again.smallest), (failed.why, failed.smallest));
+}
+
+/// Functions that only count, of which each ingress may have `credit` records on their way to each worker.
+fn narrow(credit: usize, budget: usize) -> Functions<u64> {
+    let counter = Function::new(|context: &mut Context<'_, u64>, number: &u64| {
+        context.update(SUM, |sum| *sum += number);
+        Ok(())
+    });
+    let limits =
+        Limits { gate_credit_records: credit, budget_messages: budget, ..Limits::default() };
+    Functions::new().embedded(COUNTER, counter.value(SUM)).limits(limits)
+}
+
+/// What a message counts for while it waits.
+fn bytes_of_one() -> usize {
+    timely::execute_directly(|worker| {
+        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
+            let functions = narrow(9, 1);
+            (input, stream.stateful_functions(functions).unwrap().handle())
+        });
+        (0..2_u64).for_each(|id| input.send(COUNTER.message(id, 0)));
+        input.close();
+        handle.run_while(worker, || handle.stats().waiting != 1).unwrap();
+        let bytes = handle.stats().waiting_bytes;
+        handle.run(worker).unwrap();
+        bytes
+    })
+}
+
+/// The most messages that waited on a worker in any of some runs.
+fn waiting(credit: usize) -> usize {
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&most);
+    let simulation = Simulation::new(move || narrow(credit, 4096), message).messages(200);
+    // What is restored waits besides.
+    let simulation = simulation.workers_max(2).calm().check(move |run| {
+        seen.fetch_max(run.waiting_bytes_max(), Relaxed);
+    });
+    simulation.run(0..20);
+    most.load(Relaxed) / bytes_of_one()
+}
+
+/// Sources of these runs do not always wait until there is room.
+#[test]
+fn however_ingress_is_fed_no_more_of_it_waits_than_has_credit() {
+    let (narrow, wide) = (waiting(2), waiting(1000));
+    println!("{narrow} and {wide} waited");
+    assert!((1..=4).contains(&narrow), "{narrow} waited, and two gates let in two each");
+    assert!(wide > 4, "{wide} waited: the bound was never tried");
+}
+
+/// What is wrong with a program or its services is said, and not that something else came of it.
+#[test]
+fn whatever_panics_or_is_put_together_wrongly_is_said() {
+    let panicking = || {
+        let counter = Function::new(|_: &mut Context<'_, u64>, _: &u64| Ok(()));
+        Functions::new().embedded(COUNTER, counter)
+    };
+    let failed = |simulation: Simulation<u64>| simulation.messages(3).try_seed(0).unwrap_err().why;
+    let simulation = Simulation::new(panicking, message);
+    let why = failed(simulation.check(|_| panic!("the check says so")));
+    assert_eq!(why, "the check says so");
+
+    let unbound = Simulation::new(panicking, message).observe(SUMS);
+    let why = failed(unbound);
+    assert_eq!(why, "the egress \"test/sums\" is observed, and none has this name");
+
+    let twice = Simulation::new(
+        move || panicking().embedded(COUNTER, Function::new(|_, _| Ok(()))),
+        message,
+    );
+    let why = failed(twice);
+    assert!(why.starts_with("the functions are put together wrongly: "), "{why}");
+
+    let made = Simulation::<u64>::new(|| panic!("nobody makes it"), message);
+    assert_eq!(failed(made), "nobody makes it");
+}
+
+#[test]
+fn a_service_that_panics_is_said() {
+    let functions = || {
+        let endpoint = Endpoint::at("http://somewhere/call");
+        Functions::<TypedValue>::new().remote(FunctionType::<i64>::new("test/remote"), endpoint)
+    };
+    let message = |random: &mut Random| {
+        let to = FunctionType::<i64>::new("test/remote");
+        to.message(random.below(3), 7)
+    };
+    let simulation = Simulation::new(functions, message).messages(2);
+    let simulation = simulation.serve("http://somewhere/", |_| panic!("out of order"));
+    let why = simulation.try_seed(0).unwrap_err().why;
+    assert!(why.ends_with("panicked: out of order"), "{why}");
 }

@@ -5,24 +5,26 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use timely_statefun::{
-    Context, Egress, Endpoint, Expiration, Function, FunctionResult, FunctionType, Functions,
-    Limits, OnFailure, Outcome, Retry, TableSpec, TypedValue, ValueSpec,
+    BufferSpec, Context, Egress, Endpoint, Expiration, Function, FunctionResult, FunctionType,
+    Functions, Limits, Namespace, OnFailure, Outcome, Retry, TableSpec, TypedValue, ValueSpec,
 };
 use timely_statefun_proto::reqreply::from_function::{
-    IncompleteInvocationContext, Invocation, InvocationResponse, PersistedValueMutation,
-    PersistedValueSpec, Response, persisted_value_mutation::MutationType,
+    DelayedInvocation, IncompleteInvocationContext, Invocation, InvocationResponse,
+    PersistedValueMutation, PersistedValueSpec, Response, persisted_value_mutation::MutationType,
 };
 use timely_statefun_proto::reqreply::to_function::Request;
 use timely_statefun_proto::reqreply::{self, FromFunction, ToFunction, TypedValue as Wire};
 
-use crate::ways::{COURIERS, OFFICES, Way, mix};
+use crate::ways::{COURIERS, OFFICES, Way, is_brought_later, mix};
 
 pub const OFFICE: FunctionType<String> = FunctionType::new("post/office");
 pub const COURIER: FunctionType<String> = FunctionType::new("post/courier");
-/// Fails every time.
-pub const CUSTOMS: FunctionType<String> = FunctionType::new("post/customs");
+/// Functions that fail every time: customs of all countries.
+pub const CUSTOMS: Namespace<String> = Namespace::new("customs");
 /// Fails now and then.
 pub const FERRY: FunctionType<String> = FunctionType::new("post/ferry");
+/// Fails now and then, and no time waits for it.
+pub const BARGE: FunctionType<String> = FunctionType::new("post/barge");
 
 /// Parcels that have come to their end, and what became of each decoy.
 pub const ARRIVED: Egress<(u64, i64)> = Egress::new("post/arrived");
@@ -33,6 +35,11 @@ pub const WRONG: Egress<String> = Egress::new("post/wrong");
 pub const BALANCE: ValueSpec<i64> = ValueSpec::new("balance");
 /// How many parcels went through.
 pub const HANDLED: ValueSpec<u64> = ValueSpec::new("handled");
+/// The same as a list: 1, 2, 3 and so on.
+pub const LOG: BufferSpec<u64> = BufferSpec::new("log");
+/// The same by what the parcel's id ends with: states that nobody declares.
+pub const COUNTED: [ValueSpec<u64>; 3] =
+    [ValueSpec::new("counted-0"), ValueSpec::new("counted-1"), ValueSpec::new("counted-2")];
 /// How many parcels were sent straight to each office, and the last number that came from each.
 const SENT: TableSpec<u64, u64> = TableSpec::new("sent");
 const GOT: TableSpec<String, u64> = TableSpec::new("got");
@@ -88,32 +95,46 @@ pub fn functions() -> Functions<TypedValue> {
         .table(SENT)
         .table(GOT)
         .table(CANCELLED)
+        .buffer(LOG)
+        .registry(COUNTED.len())
         .operations(64);
     let customs = Function::new(|_: &mut Context<'_, TypedValue>, _: &String| {
         Err("nothing comes through customs".into())
     });
-    let times = Cell::new(0_u64);
-    let ferry = Function::new(move |context: &mut Context<'_, TypedValue>, text: &String| {
-        times.set(times.get() + 1);
-        if mix(times.get(), 3).is_multiple_of(3) {
-            return Err("no ferry today".into());
-        }
-        let parcel = Parcel::read(&text.split(' ').skip(1).collect::<Vec<_>>())?;
-        check_time(context, &parcel);
-        context.send(OFFICE, next_office(&parcel), text.clone());
-        Ok(())
-    });
+    let barge = boat(false).retry(Retry::attempts(1000).first(Duration::from_millis(20)));
+    let ferry = boat(true).retry(Retry::attempts(1000).first(Duration::from_millis(20)));
     let endpoint = Endpoint::at("http://courier/call").batch_messages_max(3);
     Functions::new()
         .named("post")
         .embedded(OFFICE, office)
-        .embedded(CUSTOMS, customs.on_failure(OnFailure::DeadLetter).retry(Retry::attempts(2)))
-        .embedded(FERRY, ferry.retry(Retry::attempts(1000).first(Duration::from_millis(20))))
+        .embedded_namespace(
+            CUSTOMS,
+            customs.on_failure(OnFailure::DeadLetter).retry(Retry::attempts(2)),
+        )
+        .embedded(FERRY, ferry)
+        .embedded(BARGE, barge.detached())
         .remote(COURIER, endpoint)
         .persisted_egress(ARRIVED)
         .persisted_egress(DECOYS)
         .egress(WRONG)
         .limits(Limits { depth_max: 100, ..Limits::default() })
+}
+
+/// What brings parcels on, or fails, by chance. Whether they keep their time.
+fn boat(keeps_time: bool) -> Function<TypedValue, String> {
+    let times = Cell::new(0_u64);
+    Function::new(move |context: &mut Context<'_, TypedValue>, text: &String| {
+        times.set(times.get() + 1);
+        if mix(times.get(), 3).is_multiple_of(3) {
+            return Err("no boat today".into());
+        }
+        let parcel = Parcel::read(&text.split(' ').skip(1).collect::<Vec<_>>())?;
+        if keeps_time {
+            check_time(context, &parcel);
+        }
+        context.send(OFFICE, next_office(&parcel), text.clone());
+        Ok(())
+    })
 }
 
 /// Where a parcel goes that has been at an office with so many hops left.
@@ -124,6 +145,10 @@ fn next_office(parcel: &Parcel) -> u64 {
 fn office(context: &mut Context<'_, TypedValue>, text: &String) -> FunctionResult {
     let words: Vec<&str> = text.split(' ').collect();
     match words[..] {
+        ["never"] => {
+            context.emit(WRONG, "what a courier had cancelled came".to_owned());
+            Ok(())
+        }
         ["go", ..] => go(context, Parcel::read(&words[1..])?),
         ["decoy", id] => {
             let id: u64 = id.parse()?;
@@ -183,6 +208,9 @@ fn go(context: &mut Context<'_, TypedValue>, parcel: Parcel) -> FunctionResult {
         context.table(GOT).insert(parcel.from.clone(), parcel.number);
     }
     context.update(HANDLED, |handled| *handled += 1);
+    let handled = *context.get(HANDLED).expect("it was just set");
+    context.buffer(LOG).append(handled);
+    context.update(COUNTED[(parcel.id % 3) as usize], |counted| *counted += 1);
     let now_ms = context.now_ms();
     match context.get(STAMP).copied() {
         Some(stamp) if now_ms >= stamp + STAMP_MS => {
@@ -235,10 +263,15 @@ fn go(context: &mut Context<'_, TypedValue>, parcel: Parcel) -> FunctionResult {
             let parcel = Parcel { hops: parcel.hops - 1, ..parcel };
             context.send(FERRY, mix(parcel.id, 12) % 3, parcel.write());
         }
+        Way::Barge => {
+            let parcel = Parcel { hops: parcel.hops - 1, time: None, ..parcel };
+            context.send(BARGE, mix(parcel.id, 15) % 3, parcel.write());
+        }
         Way::Operation => begin(context, parcel)?,
         Way::Customs => {
             let text = format!("{} {}", parcel.id, parcel.amount);
-            context.send(CUSTOMS, mix(parcel.id, 13) % 3, text);
+            let country = ["here", "there"][(mix(parcel.id, 16) % 2) as usize];
+            context.send_within(CUSTOMS, country, mix(parcel.id, 13) % 3, text)?;
         }
     }
     Ok(())
@@ -308,17 +341,37 @@ fn carry(
         let (to, parcel) = text.split_once(' ').expect("it says where to");
         let words: Vec<&str> = parcel.split(' ').skip(1).collect();
         let parcel = Parcel::read(&words).expect("it is a parcel");
+        let target = reqreply::Address {
+            namespace: "post".to_owned(),
+            r#type: "office".to_owned(),
+            id: to.to_owned(),
+        };
+        if is_brought_later(parcel.id) {
+            let (id, delay_in_ms) = (parcel.id, (mix(parcel.id, 17) % 2000) as i64);
+            let token = format!("{id} {}", parcel.hops);
+            let parcel = Parcel { time: None, ..parcel };
+            let later = |text: &str, token: String| DelayedInvocation {
+                delay_in_ms,
+                target: Some(target.clone()),
+                argument: Some(Wire::of(&text.to_owned())),
+                cancellation_token: token,
+                ..DelayedInvocation::default()
+            };
+            result.delayed_invocations.push(later("never", token.clone()));
+            result.delayed_invocations.push(later(&parcel.write(), String::new()));
+            result.delayed_invocations.push(DelayedInvocation {
+                is_cancellation_request: true,
+                cancellation_token: token,
+                ..DelayedInvocation::default()
+            });
+            continue;
+        }
         carried += 1;
         let number = carried as u64;
         let parcel = Parcel { from: format!("courier{this}"), number, ..parcel };
-        result.outgoing_messages.push(Invocation {
-            target: Some(reqreply::Address {
-                namespace: "post".to_owned(),
-                r#type: "office".to_owned(),
-                id: to.to_owned(),
-            }),
-            argument: Some(Wire::of(&parcel.write())),
-        });
+        result
+            .outgoing_messages
+            .push(Invocation { target: Some(target), argument: Some(Wire::of(&parcel.write())) });
     }
     result.state_mutations.push(PersistedValueMutation {
         mutation_type: MutationType::Modify as i32,

@@ -1,10 +1,10 @@
 //! The simulated program, and what must be true of each of its runs.
 
 use timely_statefun::testing::{Finished, Random, Simulation};
-use timely_statefun::{Envelope, TypedValue};
+use timely_statefun::{Envelope, Functions, Order, TypedValue};
 
 use crate::functions::{
-    ARRIVED, BALANCE, DECOYS, HANDLED, OFFICE, Parcel, WRONG, courier, functions,
+    ARRIVED, BALANCE, COUNTED, DECOYS, HANDLED, LOG, OFFICE, Parcel, WRONG, courier, functions,
 };
 use crate::ways::{Expected, OFFICES};
 
@@ -13,7 +13,16 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// Parcels that are simulated, and checked.
 pub fn post() -> Simulation<TypedValue> {
-    Simulation::new(functions, parcel)
+    simulated(functions)
+}
+
+/// The same with messages in the order of time.
+pub fn in_time_order() -> Simulation<TypedValue> {
+    simulated(|| functions().order(Order::Time))
+}
+
+fn simulated(make: fn() -> Functions<TypedValue>) -> Simulation<TypedValue> {
+    Simulation::new(make, parcel)
         .observe(ARRIVED)
         .observe(DECOYS)
         .observe(WRONG)
@@ -54,11 +63,19 @@ fn check(run: &mut Finished<'_, '_, TypedValue>) {
     }
     let (mut balance, mut handled) = (0, 0);
     for office in 0..OFFICES {
-        let (has, did) = run.with(&OFFICE.at(office), |context| {
-            (context.get(BALANCE).copied(), context.get(HANDLED).copied())
+        let (has, did, log, counted) = run.with(&OFFICE.at(office), |context| {
+            let counted = COUNTED.map(|spec| context.get(spec).copied().unwrap_or(0));
+            let log: Vec<u64> = context.buffer(LOG).iter().copied().collect();
+            (context.get(BALANCE).copied(), context.get(HANDLED).copied(), log, counted)
         });
+        let did = did.unwrap_or(0);
+        assert!(
+            log.iter().copied().eq(1..=did),
+            "office {office} has handled {did}, and its log is {log:?}"
+        );
+        assert_eq!(counted.iter().sum::<u64>(), did, "what office {office} has counted");
         balance += has.unwrap_or(0);
-        handled += did.unwrap_or(0);
+        handled += did;
     }
     let total: i64 = sent.iter().map(|(.., amount)| amount).sum();
     let lost: i64 = expected.lost.iter().map(|(_, amount)| amount).sum();

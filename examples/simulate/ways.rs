@@ -16,6 +16,8 @@ pub enum Way {
     Decoy,
     Courier,
     Ferry,
+    /// By a function whose failures hold no time.
+    Barge,
     Operation,
     /// It gets lost, as a dead letter.
     Customs,
@@ -27,7 +29,8 @@ impl Way {
             return Way::End;
         }
         match mix(id, hops) % 20 {
-            0..=6 => Way::On,
+            0..=5 => Way::On,
+            6 => Way::Barge,
             7 | 8 => Way::Split,
             9 | 10 => Way::Later,
             11 | 12 => Way::Decoy,
@@ -41,6 +44,11 @@ impl Way {
     pub fn halves(id: u64) -> [u64; 2] {
         [mix(id, 1) >> 1, mix(id, 2) >> 1]
     }
+}
+
+/// Whether a courier brings a parcel later, and not at once.
+pub fn is_brought_later(id: u64) -> bool {
+    mix(id, 14).is_multiple_of(3)
 }
 
 /// A number that looks like chance.

@@ -21,10 +21,18 @@ pub(super) struct TurnedRuntime {
 
 impl TurnedRuntime {
     pub(super) fn new() -> Self {
+        Self::of(Builder::new_current_thread().enable_all())
+    }
+
+    /// The same without sockets.
+    pub(super) fn offline() -> Self {
+        Self::of(Builder::new_current_thread().enable_time())
+    }
+
+    fn of(builder: &mut Builder) -> Self {
         let (idle, passed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (on_park, on_unpark) = (Arc::clone(&idle), Arc::clone(&passed));
-        let runtime = Builder::new_current_thread()
-            .enable_all()
+        let runtime = builder
             .start_paused(true)
             .on_thread_park(move || on_park.notify_one())
             .on_thread_unpark(move || on_unpark.notify_one())
@@ -41,6 +49,22 @@ impl TurnedRuntime {
         forget(&self.idle);
         // Whoever is woken while the runtime is about to wait keeps its paused time from going on.
         self.runtime.block_on(self.idle.notified());
+    }
+
+    /// Whether no task is ready that has not been looked at.
+    pub(super) fn is_idle(&self) -> bool {
+        self.runtime.metrics().global_queue_depth() == 0
+    }
+
+    /// Whether there is a task that has not come to its end.
+    pub(super) fn has_tasks(&self) -> bool {
+        self.runtime.metrics().num_alive_tasks() > 0
+    }
+
+    /// Lets so much time pass at once, and all tasks go on as far as they can.
+    pub(super) fn advance(&self, by: Duration) {
+        self.runtime.block_on(tokio::time::advance(by));
+        self.settle();
     }
 
     /// Lets time pass until something is due, or for less, but no more than this. Gives how much has passed,

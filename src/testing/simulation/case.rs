@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::store::StoreFault;
@@ -26,7 +27,7 @@ const REQUESTS: u64 = 120;
 #[derive(Clone)]
 pub(super) struct Case<M> {
     pub(super) seed: u64,
-    pub(super) messages: Vec<Sent<M>>,
+    pub(super) messages: Arc<[Sent<M>]>,
     pub(super) crews: Vec<Crewing>,
     pub(super) events: Vec<Event>,
     pub(super) tuning: Tuning,
@@ -45,6 +46,8 @@ pub(super) struct Crewing {
 pub(super) enum Event {
     /// A snapshot is asked for, before the action of this number.
     Snapshot { at: u64 },
+    /// A snapshot of exactly what is before a time is asked for.
+    Aligned { at: u64, time: u64 },
     /// The program ends at once and is started again.
     Crash { at: u64, how: Crash },
     /// A worker gets nowhere for a while.
@@ -94,18 +97,23 @@ impl<M: Clone> Case<M> {
         let tuning = Tuning {
             budget: *random.pick(&[1, 2, 7, 64, 4096]),
             credit: *random.pick(&[1, 3, 16, 65_536]),
+            loop_bytes_soft: *random.pick(&[1, 1 << 10, usize::MAX, usize::MAX]),
             delay_max: *random.pick(&[0, 2, 6, 20]),
         };
-        let events =
-            if faults { Self::events(seed, count as u64 * ACTIONS, workers_max) } else { vec![] };
-        Case { seed, messages, crews, events, tuning }
+        let actions = count as u64 * ACTIONS;
+        let events = if faults { Self::events(seed, actions, time, workers_max) } else { vec![] };
+        Case { seed, messages: messages.into(), crews, events, tuning }
     }
 
-    fn events(seed: u64, actions: u64, workers_max: usize) -> Vec<Event> {
+    fn events(seed: u64, actions: u64, last: u64, workers_max: usize) -> Vec<Event> {
         let mut random = Random::branch(seed, 3);
         let mut events = Vec::new();
         for _ in 0..1 + random.below(5) {
             events.push(Event::Snapshot { at: random.below(actions) });
+        }
+        if random.once_in(3) {
+            let (at, time) = (random.below(actions), random.below(last + 3));
+            events.push(Event::Aligned { at, time });
         }
         for _ in 0..1 + random.below(3) {
             let at = random.below(actions * 5 / 4);
@@ -129,22 +137,25 @@ impl<M: Clone> Case<M> {
             events.push(Event::Stall { at, worker, actions: length });
         }
         for _ in 0..1 + random.below(12) {
-            let fault = match random.below(6) {
+            let fault = match random.below(8) {
                 0 => CallFault::Refused,
                 1 => CallFault::Unavailable,
                 2 | 3 => CallFault::Lost,
                 4 => CallFault::Hangs,
+                5 => CallFault::Twice,
+                6 => CallFault::TimedOut,
                 _ => CallFault::Late(Duration::from_millis(random.below(20_000))),
             };
             events.push(Event::Call { number: random.below(CALLS), fault });
         }
         for _ in 0..1 + random.below(6) {
-            let fault = match random.below(6) {
+            let fault = match random.below(7) {
                 0 => StoreFault::Refused,
                 1 => StoreFault::ReplyLost,
                 2 => StoreFault::Slow(Duration::from_millis(1 + random.below(5_000))),
                 3 => StoreFault::Late,
                 4 => StoreFault::Unsynced,
+                5 => StoreFault::OldList(Duration::from_millis(random.below(60_000))),
                 _ => StoreFault::Stalled,
             };
             events.push(Event::Store { number: random.below(REQUESTS), fault });
@@ -160,7 +171,7 @@ impl<M: Clone> Case<M> {
     /// The number of the action after which nothing happens that is not drawn.
     pub(super) fn last(&self) -> u64 {
         let at = self.events.iter().map(|event| match *event {
-            Event::Snapshot { at } | Event::Crash { at, .. } => at,
+            Event::Snapshot { at } | Event::Aligned { at, .. } | Event::Crash { at, .. } => at,
             Event::Stall { at, actions, .. } => at + actions,
             Event::Call { .. } | Event::Store { .. } => 0,
         });
@@ -186,7 +197,9 @@ impl<M: Clone> Case<M> {
             }
             step -= pieces;
             if step < pieces {
-                smaller.messages.drain(piece(messages, step, pieces));
+                let mut left = smaller.messages.to_vec();
+                left.drain(piece(messages, step, pieces));
+                smaller.messages = left.into();
                 return Some(smaller);
             }
             step -= pieces;

@@ -3,15 +3,21 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use timely::WorkerConfig;
 use timely::communication::allocator::ProcessBuilder;
 use timely::communication::{Allocator, Hooks};
 use timely::worker::Worker;
+
+/// In real time: whoever has not done what it was told by then never will. Far more than anything takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often somebody who waits looks whether a worker has failed.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What one worker is to do.
 type Order<W> = Box<dyn FnOnce(&mut W) + Send>;
@@ -22,6 +28,8 @@ pub(super) struct Crew<W> {
     threads: Vec<JoinHandle<()>>,
     /// Why one has ended before it was to.
     failure: Arc<Mutex<Option<String>>>,
+    /// Whether one does not come back. Nobody waits for its thread.
+    is_stuck: AtomicBool,
 }
 
 /// Workers that are being built.
@@ -36,7 +44,7 @@ impl<W: 'static> Crew<W> {
     pub(super) fn build(
         workers: usize,
         as_bytes: bool,
-        make: impl Fn(Worker) -> W + Send + Sync + 'static,
+        make: impl Fn(Worker) -> Result<W, String> + Send + Sync + 'static,
     ) -> Building<W> {
         let Hooks { refill, spill, .. } = Hooks::default();
         let allocators = match as_bytes {
@@ -53,23 +61,24 @@ impl<W: 'static> Crew<W> {
                 let done = catch_unwind(AssertUnwindSafe(|| {
                     let config = WorkerConfig::default();
                     let allocator = Allocator::Process(allocator.build());
-                    let mut worker = make(Worker::new(config, allocator, Some(Instant::now())));
+                    let mut worker = make(Worker::new(config, allocator, Some(Instant::now())))?;
                     // Whoever builds has given up if nobody hears it.
                     let _ = tell.send(());
                     drop(tell);
                     for order in orders {
                         order(&mut worker);
                     }
+                    Ok(())
                 }));
-                if let Err(panic) = done {
+                if let Err(why) = done.unwrap_or_else(|panic| Err(text(&*panic))) {
                     let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    failure.get_or_insert(text(&*panic));
+                    failure.get_or_insert(why);
                 }
             });
             (order, thread.expect("there are threads"))
         };
         let (orders, threads) = allocators.into_iter().map(start).unzip();
-        Building { crew: Crew { orders, threads, failure }, built }
+        Building { crew: Crew { orders, threads, failure, is_stuck: false.into() }, built }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -80,7 +89,7 @@ impl<W: 'static> Crew<W> {
     ///
     /// # Errors
     ///
-    /// What a worker said when it panicked.
+    /// What a worker said when it panicked, or that it does not come back.
     pub(super) fn on<R: Send + 'static>(
         &self,
         worker: usize,
@@ -88,15 +97,28 @@ impl<W: 'static> Crew<W> {
     ) -> Result<R, String> {
         let (tell, told) = channel();
         let order: Order<W> = Box::new(move |worker| drop(tell.send(order(worker))));
-        let sent = self.orders[worker].send(order);
-        sent.ok().and_then(|()| told.recv().ok()).ok_or_else(|| self.failure())
+        if self.orders[worker].send(order).is_err() {
+            return Err(self.failure());
+        }
+        told.recv_timeout(PATIENCE).map_err(|why| match why {
+            RecvTimeoutError::Disconnected => self.failure(),
+            RecvTimeoutError::Timeout => self.stuck(&format!("worker {worker}")),
+        })
+    }
+
+    fn stuck(&self, who: &str) -> String {
+        self.is_stuck.store(true, Relaxed);
+        format!("{who} has got nowhere for {PATIENCE:?} of real time: does a function not return?")
+    }
+
+    fn known_failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn failure(&self) -> String {
         // The thread says why before it ends, and the order is gone a little earlier.
         loop {
-            let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match failure {
+            match self.known_failure() {
                 Some(failure) => return failure,
                 None => thread::yield_now(),
             }
@@ -109,11 +131,23 @@ impl<W: 'static> Building<W> {
     ///
     /// # Errors
     ///
-    /// What a worker said when it panicked.
+    /// Why one is not, or what it said when it panicked. Those that wait for it are left behind.
     pub(super) fn wait(self) -> Result<Crew<W>, String> {
-        for _ in 0..self.crew.len() {
-            if self.built.recv().is_err() {
-                return Err(self.crew.failure());
+        let began = Instant::now();
+        let mut missing = self.crew.len();
+        while missing > 0 {
+            match self.built.recv_timeout(LOOK_EVERY) {
+                Ok(()) => missing -= 1,
+                Err(RecvTimeoutError::Disconnected) => return Err(self.crew.failure()),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(failure) = self.crew.known_failure() {
+                        self.crew.is_stuck.store(true, Relaxed);
+                        return Err(failure);
+                    }
+                    if began.elapsed() > PATIENCE {
+                        return Err(self.crew.stuck("a worker that is being built"));
+                    }
+                }
             }
         }
         Ok(self.crew)
@@ -121,7 +155,7 @@ impl<W: 'static> Building<W> {
 
     /// Whether a worker has failed already.
     pub(super) fn has_failed(&self) -> bool {
-        self.crew.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.crew.known_failure().is_some()
     }
 }
 
@@ -133,7 +167,9 @@ impl<W> Drop for Crew<W> {
         }
         for thread in self.threads.drain(..) {
             // Its panic, if it had one, is known.
-            let _ = thread.join();
+            if !self.is_stuck.load(Relaxed) {
+                let _ = thread.join();
+            }
         }
     }
 }

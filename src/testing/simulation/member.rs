@@ -14,6 +14,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::dataflow::operators::{Input, Inspect, Probe};
+use timely::progress::Antichain;
 use timely::worker::Worker;
 use timely_statefun_operators::Delays;
 use tokio::runtime::Handle as Runtime;
@@ -39,6 +40,8 @@ const STEPS_TO_VISIT: usize = 10_000;
 pub(super) trait Observer: Send + Sync {
     fn note(&self, execution: u32, time: u64, records: Box<dyn Any>);
     fn as_any(&self) -> &dyn Any;
+    /// The execution and the time of each record.
+    fn when(&self) -> Vec<(u32, u64)>;
     /// The same, with nothing in it.
     fn fresh(&self) -> Arc<dyn Observer>;
 }
@@ -59,6 +62,11 @@ impl<E: Send + 'static> Observer for Observed<E> {
         self
     }
 
+    fn when(&self) -> Vec<(u32, u64)> {
+        let records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        records.iter().map(|(execution, time, _)| (*execution, *time)).collect()
+    }
+
     fn fresh(&self) -> Arc<dyn Observer> {
         Arc::new(Observed::<E>(Mutex::default()))
     }
@@ -76,7 +84,7 @@ pub(super) struct Kit<M> {
     pub(super) runtime: Runtime,
     pub(super) execution: u32,
     pub(super) seed: u64,
-    pub(super) messages: Arc<Vec<Sent<M>>>,
+    pub(super) messages: Arc<[Sent<M>]>,
     pub(super) end: u64,
     pub(super) observers: Observers,
     pub(super) letters: Letters<M>,
@@ -90,6 +98,7 @@ pub(super) struct Kit<M> {
 pub(super) struct Tuning {
     pub(super) budget: usize,
     pub(super) credit: usize,
+    pub(super) loop_bytes_soft: usize,
     /// How many activations a batch is held back at most; 0 if none is.
     pub(super) delay_max: u32,
 }
@@ -141,10 +150,13 @@ pub(super) struct Look {
 }
 
 impl<M: ExchangeData + Clone + Sync> Member<M> {
-    pub(super) fn new(mut worker: Worker, kit: &Kit<M>) -> Self {
+    /// # Errors
+    ///
+    /// Why it cannot be.
+    pub(super) fn new(mut worker: Worker, kit: &Kit<M>) -> Result<Self, String> {
         let policy = SnapshotPolicy::new("simulated").on_request().clock(kit.clock.clone());
         let snapshots = Snapshots::begin(&mut worker, &kit.store, &kit.runtime, &policy);
-        let snapshots = snapshots.unwrap_or_else(|error| panic!("it cannot begin: {error}"));
+        let snapshots = snapshots.map_err(|error| format!("it cannot begin: {error}"))?;
         let (index, peers) = (worker.index() as u64, worker.peers() as u64);
         let after = snapshots.positions(INGRESS);
         let mine = |sent: &&Sent<M>| {
@@ -157,7 +169,7 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
         });
         let feed: VecDeque<_> = feed.collect();
 
-        let Tuning { budget, credit, delay_max } = kit.tuning;
+        let Tuning { budget, credit, loop_bytes_soft, delay_max } = kit.tuning;
         let mut random = Random::branch(kit.seed, 0x1000 + u64::from(kit.execution) * 64 + index);
         let delays = Delays::new(move || match delay_max {
             0 => 0,
@@ -165,6 +177,7 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
             most if random.once_in(3) => random.below(u64::from(most) + 1) as u32,
             _ => 0,
         });
+        snapshots.hold_back(delays.clone());
         let watch: Rc<Watch<M, u64>> = Rc::default();
         let mut functions = (kit.make)().clock(kit.clock.clone());
         functions.runtime = Some(kit.runtime.clone());
@@ -176,17 +189,21 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
         functions.limits.spin = std::time::Duration::ZERO;
         functions.limits.budget_messages = functions.limits.budget_messages.min(budget);
         functions.limits.gate_credit_records = functions.limits.gate_credit_records.min(credit);
+        functions.limits.loop_bytes_soft = functions.limits.loop_bytes_soft.min(loop_bytes_soft);
 
         let (left, done) = (Rc::new(Cell::new(u64::MAX)), Rc::new(RefCell::new(Vec::new())));
         let probe = ProbeHandle::new();
-        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+        let built = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<M>>>();
             let egresses = snapshots.replayed(INGRESS, stream).stateful_functions(functions);
-            let egresses = match egresses {
-                Ok(egresses) => egresses,
-                Err(error) => panic!("the functions are put together wrongly: {error}"),
-            };
-            for (name, batches) in egresses.rest() {
+            let egresses = egresses
+                .map_err(|error| format!("the functions are put together wrongly: {error}"))?;
+            let leaving = egresses.rest();
+            let is_bound = |name| leaving.iter().any(|(bound, _)| *bound == name);
+            if let Some(name) = kit.observers.keys().find(|name| !is_bound(**name)) {
+                return Err(format!("the egress \"{name}\" is observed, and none has this name"));
+            }
+            for (name, batches) in leaving {
                 let observer = kit.observers.get(name).cloned();
                 let (left, counts) = (Rc::clone(&left), Arc::clone(&kit.counts));
                 let execution = kit.execution;
@@ -216,14 +233,15 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
                 .probe_with(&probe);
             let (told, kept) = (egresses.snapshots().expect("they are taken"), Rc::clone(&done));
             told.inspect(move |done| kept.borrow_mut().push(done.clone()));
-            (input, egresses.handle())
+            Ok((input, egresses.handle()))
         });
+        let (mut input, handle) = built?;
         let next = feed.front().map_or(kit.end, |(time, _)| *time);
         if next > 0 {
             input.advance_to(next);
         }
         let (input, end) = (Some(input), kit.end);
-        Member { worker, input, handle, snapshots, watch, delays, probe, left, done, feed, end }
+        Ok(Member { worker, input, handle, snapshots, watch, delays, probe, left, done, feed, end })
     }
 
     /// The snapshot that it goes on from.
@@ -258,12 +276,21 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
         }
     }
 
+    /// Says that nothing comes before a time any more. There must be nothing left to feed.
+    pub(super) fn advance_to(&mut self, time: u64) {
+        self.input.as_mut().expect("it is not closed").advance_to(time);
+    }
+
     pub(super) fn close(&mut self) {
         self.input = None;
     }
 
-    pub(super) fn request_snapshot(&self) {
-        self.snapshots.request();
+    /// Asks for a snapshot, or for one of exactly what is before a time.
+    pub(super) fn request_snapshot(&self, aligned: Option<u64>) {
+        match aligned {
+            None => self.snapshots.request(),
+            Some(time) => self.snapshots.request_aligned(Antichain::from_elem(time)),
+        }
     }
 
     /// Does something at an address of this worker, and gives what came of it.

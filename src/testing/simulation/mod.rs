@@ -116,8 +116,8 @@ pub struct Report {
     pub crashes: u64,
     /// Calls of remote functions.
     pub calls: u64,
-    /// Other faults that came to pass: workers that got nowhere for a while, and calls that went wrong. Faults
-    /// of the store are not in it.
+    /// Other faults that came to pass: workers that got nowhere for a while, and calls of remote functions and
+    /// of the store that went wrong.
     pub faults: u64,
     /// How far clocks were turned.
     pub simulated: Duration,
@@ -153,6 +153,8 @@ impl fmt::Display for Report {
 pub struct Failed {
     /// The seed. It fails again.
     pub seed: u64,
+    /// How many messages it was drawn with, and how many workers at most.
+    drawn: (usize, usize),
     /// What was wrong.
     pub why: String,
     /// How many messages are left of the ingress.
@@ -163,8 +165,12 @@ pub struct Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failed { seed, why, smallest, .. } = self;
-        write!(f, "seed {seed} fails: {why}\nThe smallest run that was found to fail:\n{smallest}")
+        let Failed { seed, drawn: (messages, workers), why, smallest, .. } = self;
+        write!(
+            f,
+            "seed {seed} fails: {why}\n(It was drawn with {messages} messages and up to {workers} workers.)\n\
+             The smallest run that was found to fail so:\n{smallest}"
+        )
     }
 }
 
@@ -287,13 +293,16 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
     fn try_case(&self, case: &Case<M>) -> Result<(Report, u64), String> {
         let within = tokio::runtime::Handle::try_current().is_ok();
         assert!(!within, "a simulation cannot be run within a tokio runtime: it has its own");
+        let tried = catch_unwind(AssertUnwindSafe(|| self.run_case(case)));
+        tried.unwrap_or_else(|panic| Err(crew::text(&*panic)))
+    }
+
+    fn run_case(&self, case: &Case<M>) -> Result<(Report, u64), String> {
         let services = self.services.clone();
         let mut world = World::new(case, Arc::clone(&self.make), &self.observers, services);
         let began_ms = world.now_ms();
         world.run()?;
-        let mut finished = Finished { case, world: &mut world };
-        let checked = catch_unwind(AssertUnwindSafe(|| (self.check)(&mut finished)));
-        checked.map_err(|panic| crew::text(&*panic))?;
+        (self.check)(&mut Finished { case, world: &mut world });
         world.end()?;
         let counts = world.counts;
         let report = Report {
@@ -302,14 +311,15 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
             cuts: counts.cuts,
             crashes: counts.crashes,
             calls: counts.calls,
-            faults: counts.faults + counts.call_faults,
+            faults: counts.faults,
             simulated: Duration::from_millis(world.now_ms() - began_ms),
         };
         Ok((report, world.trace()))
     }
 
-    fn shrink(&self, mut case: Case<M>, mut why: String) -> Box<Failed> {
-        let mut tries = 0;
+    /// Leaves out of a run that fails whatever it fails without, in the same way.
+    fn shrink(&self, mut case: Case<M>, why: String) -> Box<Failed> {
+        let (mut tries, mut last) = (0, why.clone());
         // Again and again from the beginning, until nothing more can be left out.
         while tries < TRIES {
             let (before, mut step) = (case.size(), 0);
@@ -323,17 +333,29 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
                 tries += 1;
                 match self.try_case(&smaller) {
                     // What follows is in its place now.
-                    Err(other) => (case, why) = (smaller, other),
-                    Ok(_) => step += 1,
+                    Err(other) if kind(&other) == kind(&why) => (case, last) = (smaller, other),
+                    _ => step += 1,
                 }
             }
             if case.size() == before {
                 break;
             }
         }
-        let (seed, messages, smallest) = (case.seed, case.messages.len(), case.to_string());
-        Box::new(Failed { seed, why, messages, smallest })
+        let (seed, messages) = (case.seed, case.messages.len());
+        let mut smallest = case.to_string();
+        if last != why {
+            smallest = format!("  {last}\n{smallest}");
+        }
+        let drawn = (self.messages, self.workers_max);
+        Box::new(Failed { seed, drawn, why, messages, smallest })
     }
+}
+
+/// How what was wrong begins, without what is another number each time: what fails in the same way is of the same
+/// kind.
+fn kind(why: &str) -> String {
+    let words = why.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
+    words.take(6).collect::<Vec<_>>().join(" ")
 }
 
 impl<M: ExchangeData + Clone> fmt::Debug for Simulation<M> {

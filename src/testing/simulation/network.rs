@@ -1,5 +1,6 @@
 //! Remote functions of a simulated program, and what goes wrong on the way to them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use timely_statefun_proto::Message;
 use timely_statefun_proto::reqreply::{FromFunction, ToFunction};
 use tokio::time::sleep;
 
+use super::crew::text;
 use super::random::Random;
 use crate::call_error::CallError;
 use crate::remote::{Answered, Answers};
@@ -30,6 +32,10 @@ pub(super) enum CallFault {
     Hangs,
     /// The answer comes so much later.
     Late(Duration),
+    /// The function is called twice, as by a proxy that tries again, and the second answer comes.
+    Twice,
+    /// The function is called, and something on the way answers in its place that it took too long.
+    TimedOut,
 }
 
 /// The network of one run.
@@ -40,6 +46,8 @@ pub(super) struct Network {
     calls: AtomicU64,
     /// How many calls went wrong.
     failed: AtomicU64,
+    /// What a service said when it panicked for the first time.
+    panicked: Arc<Mutex<Option<String>>>,
     random: Mutex<Random>,
 }
 
@@ -49,8 +57,14 @@ impl Network {
         faults: Vec<(u64, CallFault)>,
         random: Random,
     ) -> Self {
-        let (faults, random) = (Mutex::new(faults), Mutex::new(random));
-        Network { services, faults, calls: AtomicU64::new(0), failed: AtomicU64::new(0), random }
+        Network {
+            services,
+            faults: Mutex::new(faults),
+            calls: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            panicked: Arc::default(),
+            random: Mutex::new(random),
+        }
     }
 
     /// Nothing goes wrong from now on.
@@ -66,6 +80,11 @@ impl Network {
         self.failed.load(Relaxed)
     }
 
+    /// What was wrong with a service, if anything was.
+    pub(super) fn panicked(&self) -> Option<String> {
+        self.panicked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn fault(&self, call: u64) -> Option<CallFault> {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.iter().find(|(number, _)| *number == call).map(|(_, fault)| *fault)
@@ -79,6 +98,7 @@ impl Answers for Network {
         let service = service.map(|(_, service)| Arc::clone(service));
         let fault = self.fault(call);
         self.failed.fetch_add(fault.is_some().into(), Relaxed);
+        let (url, panicked) = (url.to_owned(), Arc::clone(&self.panicked));
         let takes = self.random.lock().unwrap_or_else(PoisonError::into_inner).below(30);
         Box::pin(async move {
             sleep(Duration::from_millis(takes)).await;
@@ -96,12 +116,29 @@ impl Answers for Network {
                 let answer = http::Response::builder().status(404).body(Bytes::new());
                 return Ok(answer.expect("it is well formed"));
             };
-            let request = ToFunction::decode(body).expect("requests are well formed");
-            let answer = service(&request);
-            let bytes = Bytes::from(answer.encode_to_vec());
+            let ask = || {
+                let request = ToFunction::decode(body.clone()).expect("requests are well formed");
+                service(&request).encode_to_vec()
+            };
+            if fault == Some(CallFault::Twice) {
+                let _ = catch_unwind(AssertUnwindSafe(ask));
+            }
+            let bytes = match catch_unwind(AssertUnwindSafe(ask)) {
+                Ok(bytes) => bytes,
+                Err(panic) => {
+                    let why = format!("what serves {url} panicked: {}", text(&*panic));
+                    let mut panicked = panicked.lock().unwrap_or_else(PoisonError::into_inner);
+                    panicked.get_or_insert(why);
+                    return Err(CallError::lost("the service panicked".to_owned()));
+                }
+            };
             match fault {
                 Some(CallFault::Lost) => {
                     return Err(CallError::lost("the answer is lost".to_owned()));
+                }
+                Some(CallFault::TimedOut) => {
+                    let answer = http::Response::builder().status(504).body(Bytes::new());
+                    return Ok(answer.expect("it is well formed"));
                 }
                 Some(CallFault::Hangs) => std::future::pending().await,
                 Some(CallFault::Late(wait)) => sleep(wait).await,
@@ -109,7 +146,7 @@ impl Answers for Network {
             }
             let answer = http::Response::builder()
                 .header(CONTENT_TYPE, "application/octet-stream")
-                .body(bytes);
+                .body(Bytes::from(bytes));
             Ok(answer.expect("it is well formed"))
         })
     }

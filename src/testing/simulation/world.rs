@@ -1,15 +1,15 @@
 //! One run: whoever gets on next, the clock, the network and the store are in one hand.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use timely::ExchangeData;
-use tokio::runtime::{Builder, Runtime};
 
-use super::super::store::{FaultyStore, StoreFault};
+use super::super::store::{FaultyStore, StoreCall, StoreFault};
+use super::super::turned::TurnedRuntime;
 use super::case::{Case, Crash, Event};
 use super::crew::Crew;
 use super::member::{INGRESS, Kit, Letters, Look, Member, Observers};
@@ -21,15 +21,13 @@ use crate::functions::Functions;
 use crate::retry::Retry;
 use crate::snapshot::{SnapshotOptions, SnapshotStore};
 
-/// What a program does in so many rounds it does for ever.
+/// What a program does in so many rounds, and in so many more for each message, it does for ever.
 const ROUNDS_MAX: u32 = 1_000;
+const ROUNDS_FOR_EACH: u32 = 100;
 /// So many rounds in which nothing happens are enough to know that nothing will.
 const QUIET_ROUNDS: u32 = 4;
 /// The longest time by which the clock is turned at once.
 const TURN_MAX: Duration = Duration::from_secs(3600);
-/// So often do tasks of a runtime get their turns, up to 61 at a time; each goes on until it waits.
-const SETTLES: u32 = 8;
-
 /// Counts of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
@@ -37,7 +35,6 @@ pub(super) struct Counts {
     pub(super) cuts: u64,
     pub(super) crashes: u64,
     pub(super) faults: u64,
-    pub(super) call_faults: u64,
     pub(super) calls: u64,
     pub(super) waiting_bytes_max: usize,
 }
@@ -47,11 +44,13 @@ struct Execution<M: ExchangeData + Clone> {
     crew: Crew<Member<M>>,
     counts: Arc<AtomicBool>,
     /// Dropped after the workers: what they have under way ends with them.
-    runtime: Runtime,
+    runtime: TurnedRuntime,
     /// How much each worker has handled.
     looks: Vec<Option<Look>>,
     /// What every worker has been told cannot come any more.
     passed: u64,
+    /// The cut that it began with; 0 if none.
+    restored: u64,
 }
 
 /// One that goes on although it is believed to be dead.
@@ -70,6 +69,8 @@ pub(super) struct World<'a, M: ExchangeData + Clone> {
     pub(super) letters: Letters<M>,
     network: Arc<Network>,
     disk: FaultyStore,
+    /// How often the store has failed.
+    store_faults: Arc<AtomicU64>,
     store: SnapshotStore,
     /// Held until it is known what an execution goes on from.
     gate: Arc<Mutex<()>>,
@@ -111,16 +112,8 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             Event::Store { number, fault } => Some((number, fault)),
             _ => None,
         });
-        let faults: BTreeMap<u64, StoreFault> = faults.collect();
-        let (mut calls, mut random) = (0, Random::branch(case.seed, 6));
-        disk.plan(move |_, _| {
-            calls += 1;
-            let fault = faults.get(&calls).copied();
-            fault.unwrap_or_else(|| match random.below(3) {
-                0 => StoreFault::Nothing,
-                _ => StoreFault::Slow(Duration::from_millis(random.below(12))),
-            })
-        });
+        let store_faults = Arc::new(AtomicU64::new(0));
+        disk.plan(plan(faults.collect(), Random::branch(case.seed, 6), Arc::clone(&store_faults)));
         let fresh = observers.iter().map(|(name, observer)| (*name, observer.fresh()));
         World {
             case,
@@ -129,6 +122,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             letters: Arc::new(Mutex::default()),
             network: Arc::new(network),
             disk,
+            store_faults,
             store: store.simulated(Arc::clone(&gate)),
             gate,
             clock,
@@ -150,11 +144,12 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
     ///
     /// What it did not keep.
     pub(super) fn run(&mut self) -> Result<(), String> {
-        self.start()?;
+        self.start(0)?;
         let (mut action, last) = (0, self.case.last());
         while action <= last || self.running().to_feed() > 0 {
             self.happen(action)?;
             self.act(action)?;
+            self.is_served()?;
             action += 1;
         }
         self.stalled.clear();
@@ -174,11 +169,12 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             self.running().crew.on(worker, Member::close)?;
         }
         let mut turn = Duration::from_millis(1);
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..self.rounds_max() {
             self.round()?;
             if self.running().looks.iter().flatten().all(|look| look.is_over) {
                 self.counts.calls = self.network.calls();
-                self.counts.call_faults = self.network.failed();
+                let failed = self.network.failed() + self.store_faults.load(Relaxed);
+                self.counts.faults += failed;
                 return Ok(());
             }
             self.turn(turn);
@@ -207,17 +203,40 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
 
     /// A number that is another one if anything went another way.
     pub(super) fn trace(&self) -> u64 {
-        self.trace
+        let mut trace = self.trace;
+        for (name, observer) in &self.observers {
+            mix(&mut trace, [name.len() as u64]);
+            for (execution, time) in observer.when() {
+                mix(&mut trace, [execution.into(), time]);
+            }
+        }
+        for (time, letter) in self.letters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let reason = letter.reason.to_string().into_bytes();
+            mix(&mut trace, std::iter::once(*time).chain(reason.into_iter().map(u64::from)));
+        }
+        for (name, bytes) in self.disk.files() {
+            let name = name.into_bytes().into_iter().map(u64::from);
+            mix(&mut trace, name.chain([bytes.len() as u64]));
+        }
+        trace
+    }
+
+    fn rounds_max(&self) -> u32 {
+        ROUNDS_MAX + ROUNDS_FOR_EACH * self.case.messages.len() as u32
+    }
+
+    /// Whether all services have answered so far, which is theirs to do.
+    fn is_served(&self) -> Result<(), String> {
+        self.network.panicked().map_or(Ok(()), Err)
     }
 
     fn running(&mut self) -> &mut Execution<M> {
         self.running.as_mut().expect("it runs")
     }
 
-    fn start(&mut self) -> Result<(), String> {
+    fn start(&mut self, action: u64) -> Result<(), String> {
         let crewing = self.case.crew(self.executions);
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
-        let runtime = runtime.expect("there is a runtime");
+        let runtime = TurnedRuntime::offline();
         let counts = Arc::new(AtomicBool::new(true));
         let kit = Kit {
             make: Arc::clone(&self.make),
@@ -227,7 +246,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             runtime: runtime.handle().clone(),
             execution: self.executions,
             seed: self.case.seed,
-            messages: Arc::new(self.case.messages.clone()),
+            messages: Arc::clone(&self.case.messages),
             end: self.case.end(),
             observers: self.observers.clone(),
             letters: Arc::clone(&self.letters),
@@ -241,28 +260,48 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             Crew::build(crewing.workers, crewing.as_bytes, move |worker| Member::new(worker, &kit));
         // Worker 0 has one task find out what the program goes on from. It is the only one: workers wait at
         // the gate until it is over.
-        while runtime.metrics().global_queue_depth() == 0 && !building.has_failed() {
+        while runtime.is_idle() && !building.has_failed() {
             thread::yield_now();
         }
-        let mut turn = Duration::from_millis(10);
-        settle(&runtime);
-        while runtime.metrics().num_alive_tasks() > 0 {
-            self.turn(turn);
-            runtime.block_on(tokio::time::advance(turn));
-            settle(&runtime);
-            turn = (turn * 2).min(Duration::from_secs(2));
-        }
+        let found = self.find_out(&runtime, action);
         drop(closed);
+        if let Err(why) = found {
+            // Workers that wait for what is found out are told that nobody does.
+            drop(runtime);
+            return Err(why);
+        }
         let crew = building.wait()?;
         let restored = crew.on(0, |member| member.restored())?;
         self.is_kept(restored.as_ref())?;
-        self.durable = restored;
+        self.durable = restored.clone();
         let looks = vec![None; crew.len()];
-        let mut execution = Execution { crew, counts, runtime, looks, passed: 0 };
+        let restored = restored.map_or(0, |done| done.cut);
+        let mut execution = Execution { crew, counts, runtime, looks, passed: 0, restored };
         for worker in 0..crewing.workers {
             execution.step(worker, 0)?;
         }
         self.running = Some(execution);
+        Ok(())
+    }
+
+    /// Lets time pass until it is found out what an execution goes on from. Those that are believed to be dead
+    /// get on meanwhile, and what was under way arrives.
+    fn find_out(&mut self, runtime: &TurnedRuntime, action: u64) -> Result<(), String> {
+        let mut turn = Duration::from_millis(10);
+        runtime.settle();
+        while runtime.has_tasks() {
+            for _ in 0..self.random.below(4) {
+                if let Some(at) = self.awake(action) {
+                    self.act_dead(at)?;
+                }
+            }
+            if self.random.once_in(4) {
+                self.disk.land();
+            }
+            self.turn(turn);
+            runtime.advance(turn);
+            turn = (turn * 2).min(Duration::from_secs(2));
+        }
         Ok(())
     }
 
@@ -298,18 +337,17 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         let events = self.case.events.iter().copied();
         let due: Vec<_> = events
             .filter(|event| match event {
-                Event::Snapshot { at } | Event::Crash { at, .. } | Event::Stall { at, .. } => {
-                    *at == action
-                }
+                Event::Snapshot { at }
+                | Event::Aligned { at, .. }
+                | Event::Crash { at, .. }
+                | Event::Stall { at, .. } => *at == action,
                 Event::Call { .. } | Event::Store { .. } => false,
             })
             .collect();
         for event in due {
             match event {
-                Event::Snapshot { .. } => {
-                    let worker = self.random.below(self.workers() as u64) as usize;
-                    self.on(worker, |member| member.request_snapshot())?;
-                }
+                Event::Snapshot { .. } => self.request(None)?,
+                Event::Aligned { time, .. } => self.request(Some(time))?,
                 Event::Stall { worker, actions, .. } => {
                     self.counts.faults += 1;
                     self.stalled.insert(worker, action + actions);
@@ -319,6 +357,11 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             }
         }
         Ok(())
+    }
+
+    fn request(&mut self, aligned: Option<u64>) -> Result<(), String> {
+        let worker = self.random.below(self.workers() as u64) as usize;
+        self.on(worker, move |member| member.request_snapshot(aligned))
     }
 
     fn crash(&mut self, how: Crash, action: u64) -> Result<(), String> {
@@ -336,16 +379,16 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             }
         }
         self.stalled.clear();
-        self.start()
+        self.start(action)
     }
 
     /// Somebody gets on.
     fn act(&mut self, action: u64) -> Result<(), String> {
-        if !self.zombies.is_empty() && self.random.once_in(3) {
-            let at = self.random.below(self.zombies.len() as u64) as usize;
-            if self.zombies[at].wakes <= action {
-                return self.act_dead(at);
-            }
+        if !self.zombies.is_empty()
+            && self.random.once_in(3)
+            && let Some(at) = self.awake(action)
+        {
+            return self.act_dead(at);
         }
         let worker = self.random.below(self.workers() as u64) as usize;
         match self.random.below(20) {
@@ -362,7 +405,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
                     self.step(worker, 1)?;
                 }
             }
-            15 => settle(&self.running().runtime),
+            15 => self.running().runtime.settle(),
             _ => {
                 let most = *self.random.pick(&[5, 5, 5, 20, 20, 100, 1_000, 10_000]);
                 let by = Duration::from_millis(1 + self.random.below(most));
@@ -379,34 +422,58 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         self.stalled.get(&worker).is_some_and(|until| *until > action)
     }
 
+    /// One of those that are believed to be dead, if it is awake.
+    fn awake(&mut self, action: u64) -> Option<usize> {
+        if self.zombies.is_empty() {
+            return None;
+        }
+        let at = self.random.below(self.zombies.len() as u64) as usize;
+        (self.zombies[at].wakes <= action).then_some(at)
+    }
+
     /// One that is believed to be dead gets on, by a clock of its own: while it slept, no time passed for
-    /// it.
+    /// it. It may be told that a snapshot is durable only if whoever goes on in its place goes on from that, or
+    /// from a later one.
     fn act_dead(&mut self, at: usize) -> Result<(), String> {
         let Zombie { execution, left, .. } = &mut self.zombies[at];
+        let mut told = None;
         match self.random.below(3) {
             0 => {
                 let by = Duration::from_millis(1 + self.random.below(50));
-                execution.runtime.block_on(tokio::time::advance(by));
-                settle(&execution.runtime);
+                execution.runtime.advance(by);
             }
             _ => {
                 let worker = self.random.below(execution.crew.len() as u64) as usize;
-                execution.crew.on(worker, |member| member.step(2))?;
+                let look = execution.crew.on(worker, |member| member.step(2))?;
+                told = look.done.last().cloned();
             }
         }
         *left -= 1;
         if *left == 0 {
             drop(self.zombies.swap_remove(at));
         }
-        Ok(())
+        let Some(told) = told else { return Ok(()) };
+        match &self.running {
+            Some(running) if told.cut > running.restored => Err(format!(
+                "an execution that was over was told that cut {} is durable, and another one had begun with {}",
+                told.cut, running.restored
+            )),
+            Some(_) => Ok(()),
+            None => {
+                let is_newer = |durable: &SnapshotDone<u64>| durable.cut < told.cut;
+                if self.durable.as_ref().is_none_or(is_newer) {
+                    self.durable = Some(told);
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Turns the clocks.
     fn turn(&mut self, by: Duration) {
         self.hands.advance(by);
         if let Some(execution) = &self.running {
-            execution.runtime.block_on(tokio::time::advance(by));
-            settle(&execution.runtime);
+            execution.runtime.advance(by);
         }
     }
 
@@ -414,6 +481,9 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
     fn step(&mut self, worker: usize, steps: u64) -> Result<(), String> {
         let look = self.running().step(worker, steps)?;
         self.note(worker, &look);
+        for done in &look.done {
+            self.is_aligned(done)?;
+        }
         match look.stopped {
             None => Ok(()),
             Some(stopped) => Err(format!("it stopped: {stopped}")),
@@ -434,10 +504,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             self.clock.now_ms(),
             self.network.calls(),
         ];
-        let mixed = |trace: u64, number: &u64| {
-            (trace ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
-        };
-        self.trace = numbers.iter().fold(self.trace, mixed);
+        mix(&mut self.trace, numbers);
         self.counts.waiting_bytes_max = self.counts.waiting_bytes_max.max(look.waiting_bytes);
         let before = self.running().looks[worker].as_ref().map_or(0, |look| look.handled);
         self.counts.handled += look.handled - before;
@@ -448,20 +515,45 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         }
     }
 
+    /// A snapshot that is said to be aligned has exactly the ingress before one of the times that were asked for.
+    fn is_aligned(&self, done: &SnapshotDone<u64>) -> Result<(), String> {
+        if done.aligned != Some(true) {
+            return Ok(());
+        }
+        let positions = done.positions.get(INGRESS);
+        let is_of = |time: u64| {
+            let before = self.case.messages.iter().filter(|sent| sent.time < time);
+            let last: BTreeMap<_, _> = before.map(|sent| (sent.partition, sent.position)).collect();
+            positions.map_or(last.is_empty(), |positions| positions.iter().eq(last.iter()))
+        };
+        let times = self.case.events.iter().filter_map(|event| match event {
+            Event::Aligned { time, .. } => Some(*time),
+            _ => None,
+        });
+        match times.clone().any(is_of) {
+            true => Ok(()),
+            false => Err(format!(
+                "cut {} is said to be aligned to one of {:?}, and its positions are {positions:?}",
+                done.cut,
+                times.collect::<Vec<_>>()
+            )),
+        }
+    }
+
     /// Everybody gets on once.
     fn round(&mut self) -> Result<(), String> {
-        settle(&self.running().runtime);
+        self.running().runtime.settle();
         for worker in 0..self.workers() {
             self.step(worker, 2)?;
         }
-        Ok(())
+        self.is_served()
     }
 
     /// Lets the program run until nothing is left to do. What waits for the clock gets its time.
     fn rest(&mut self) -> Result<(), String> {
-        let (mut quiet, mut before) = (0, Vec::new());
+        let (mut quiet, mut before, mut end) = (0, Vec::new(), self.case.end());
         let mut turn = Duration::from_millis(1);
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..self.rounds_max() {
             self.round()?;
             let looks = self.running().looks.clone();
             let is_same = looks == before && looks.iter().flatten().all(|look| look.held_back == 0);
@@ -470,7 +562,6 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             if quiet < QUIET_ROUNDS {
                 continue;
             }
-            let end = self.case.end();
             let is_done = |look: &Look| {
                 let waits = look.under_way + look.delayed + look.to_feed + look.waiting;
                 waits == 0 && look.frontier == end
@@ -478,8 +569,13 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             if before.iter().flatten().all(is_done) {
                 return Ok(());
             }
-            // What waits for the clock, such as another attempt, gets its time.
+            // What waits for the clock, such as another attempt, gets its time; and what happens then happens
+            // at the time of the ingress, and may wait until that is over.
             self.turn(turn);
+            end += 1;
+            for worker in 0..self.workers() {
+                self.running().crew.on(worker, move |member| member.advance_to(end))?;
+            }
             turn = (turn * 4).min(TURN_MAX);
             quiet = 0;
         }
@@ -506,12 +602,35 @@ impl<M: ExchangeData + Clone + Sync> Execution<M> {
     }
 }
 
-/// Lets the tasks of a runtime get on until each waits for something: how they get their turns is tokio's
-/// affair, and where they come to is not.
-fn settle(runtime: &Runtime) {
-    runtime.block_on(async {
-        for _ in 0..SETTLES {
-            tokio::task::yield_now().await;
+/// What goes wrong with the store, by number of the call. A fault that only a put can have is the next put's.
+fn plan(
+    faults: BTreeMap<u64, StoreFault>,
+    mut random: Random,
+    count: Arc<AtomicU64>,
+) -> impl FnMut(StoreCall, &str) -> StoreFault + Send {
+    let (mut calls, mut postponed) = (0_u64, Vec::new());
+    move |call, _| {
+        let planned = faults.get(&calls).copied();
+        calls += 1;
+        let fits = |fault: &StoreFault| match fault {
+            StoreFault::Late | StoreFault::Unsynced => call == StoreCall::Put,
+            StoreFault::OldList(_) => call == StoreCall::List,
+            _ => true,
+        };
+        postponed.extend(planned);
+        if let Some(at) = postponed.iter().position(fits) {
+            count.fetch_add(1, Relaxed);
+            return postponed.remove(at);
         }
-    });
+        match random.below(3) {
+            0 => StoreFault::Nothing,
+            _ => StoreFault::Slow(Duration::from_millis(random.below(12))),
+        }
+    }
+}
+
+fn mix(trace: &mut u64, numbers: impl IntoIterator<Item = u64>) {
+    for number in numbers {
+        *trace = (*trace ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    }
 }
