@@ -282,6 +282,15 @@ fn a_snapshot_does_not_wait_for_an_open_request() {
 }
 
 /// Time is the system's there, and requests are waited for until they are open.
+#[test]
+#[should_panic(expected = "what serves requests panicked: nobody is called Bob")]
+fn what_serves_requests_and_panics_is_said() {
+    let (mut program, endpoint) = program(greeters);
+    endpoint.serve(|_| panic!("nobody is called Bob"));
+    program.send(greet("a", "Bob"));
+    program.run();
+}
+
 /// What waited with a message for the same call, or behind it, kept the answer from being handled: that is a stage
 /// later than what it waited for.
 #[test]

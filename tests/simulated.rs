@@ -1,4 +1,4 @@
-//! What the library promises holds in some hundred simulated runs, with everything in them that can happen.
+//! What the library promises holds in some hundred simulated runs, with crashes, faults and delays.
 //! `cargo run --release --example simulate` runs as many as one likes.
 
 #[path = "../examples/simulate/functions.rs"]

@@ -1,4 +1,4 @@
-//! Runs a program with everything the library can do, again and again, on one to four workers that get on in
+//! Runs a program with most of what functions can do, again and again, on one to four workers that get on in
 //! any order, with slow messages, failing calls, a failing store, and ends in the middle; and checks after each
 //! run that what must be true is true. A seed decides all of it.
 //!

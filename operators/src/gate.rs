@@ -33,7 +33,7 @@ use crate::handler::Handler;
 use crate::holdings::Holdings;
 use crate::live_times::{LiveTimes, TimeIndex};
 use crate::marks::CutMarks;
-use crate::positions::{AtCut, Noted, Position, PositionOf, Positions, Replayed};
+use crate::positions::{AtCut, Noted, OnCut, Position, PositionOf, Positions, Replayed};
 use crate::record::{Addressed, Admitted, GateAddress, Signal};
 use crate::stages::Stage;
 use crate::turn::Turn;
@@ -48,7 +48,7 @@ pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) name: String,
     pub(crate) number: u32,
     pub(crate) convert: Box<dyn FnMut(D) -> M>,
-    pub(crate) on_cut: Box<dyn FnMut(AtCut<'_, T>)>,
+    pub(crate) on_cut: OnCut<T>,
     pub(crate) position: Option<PositionOf<D>>,
     pub(crate) after: Positions,
     /// The latest times of what a restored cut contains.

@@ -94,7 +94,7 @@ use crate::holdings::Holdings;
 use crate::marks::CutMarks;
 use crate::members::Member;
 use crate::part::Work;
-use crate::positions::{AtCut, PositionOf, Positions};
+use crate::positions::{AtCut, OnCut, PositionOf, Positions};
 use crate::record::{Addressed, Admitted, Record, Signal};
 use crate::stages::{self, Stage};
 use crate::turn::{Hops, Turn};
@@ -105,7 +105,7 @@ pub struct Ingress<'scope, T: Timestamp, D, M> {
     name: String,
     stream: Stream<'scope, T, Vec<D>>,
     convert: Box<dyn FnMut(D) -> M>,
-    on_cut: Box<dyn FnMut(AtCut<'_, T>)>,
+    on_cut: OnCut<T>,
     position: Option<PositionOf<D>>,
     after: Positions,
     contained: Vec<T>,

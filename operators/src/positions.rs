@@ -26,6 +26,9 @@ pub struct AtCut<'a, T> {
     pub aligned: Option<bool>,
 }
 
+/// Is told of each cut that a gate takes.
+pub(crate) type OnCut<T> = Box<dyn FnMut(AtCut<'_, T>)>;
+
 /// A partition, and a position in it.
 pub(crate) type Position = (u64, u64);
 

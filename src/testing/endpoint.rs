@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tokio::sync::oneshot::{Receiver, Sender, channel};
 
 use crate::address::{Address, Id, TypeName};
 use crate::call_error::CallError;
+use crate::dispatch::panic_message;
 use crate::remote::{Answered, Answers};
 
 const OCTETS: &str = "application/octet-stream";
@@ -82,6 +84,8 @@ struct State {
     /// Those that nobody has taken, oldest first.
     queue: VecDeque<Queued>,
     serve: Option<Serve>,
+    /// What a function that serves said when it panicked, until the test is told.
+    panicked: Option<String>,
 }
 
 struct Queued {
@@ -172,6 +176,11 @@ impl TestEndpoint {
         self.state().serve = None;
     }
 
+    /// Takes what a function that serves said when it panicked.
+    pub(super) fn take_panic(&self) -> Option<String> {
+        self.state().panicked.take()
+    }
+
     /// Who answers a program that is being started. One that was started before is not answered any more.
     pub(super) fn begin(&self) -> Arc<dyn Answers> {
         let mut state = self.state();
@@ -220,7 +229,15 @@ impl Answers for Line {
                 state.next += 1;
                 if let Some(serve) = state.serve.clone() {
                     drop(state);
-                    return Ok(answered(&serve(&decoded(&body))));
+                    let served = catch_unwind(AssertUnwindSafe(|| serve(&decoded(&body))));
+                    return match served {
+                        Ok(answer) => Ok(answered(&answer)),
+                        Err(panic) => {
+                            let text = panic_message(&*panic);
+                            endpoint.state().panicked.get_or_insert(text);
+                            Err(lost())
+                        }
+                    };
                 }
                 let number = state.next;
                 state.open.insert(number);

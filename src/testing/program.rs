@@ -270,6 +270,10 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     /// # Errors
     ///
     /// Why the program stopped, if it did.
+    ///
+    /// # Panics
+    ///
+    /// With what [serves](TestEndpoint::serve) requests, if that panicked.
     pub fn step(&mut self) -> Result<(), Stopped> {
         let running = self.running.as_mut().expect("it runs");
         if let Some(input) = &mut running.input {
@@ -279,6 +283,9 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
             turned.settle();
         }
         running.worker.step();
+        if let Some(panic) = self.endpoint.as_ref().and_then(TestEndpoint::take_panic) {
+            panic!("what serves requests panicked: {panic}");
+        }
         running.handle.stopped().map_or(Ok(()), Err)
     }
 

@@ -1,7 +1,6 @@
 //! The workers of one execution, each on a thread of its own, of which one runs at a time: whoever gives an
 //! order waits until it is done.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -13,6 +12,8 @@ use timely::WorkerConfig;
 use timely::communication::allocator::ProcessBuilder;
 use timely::communication::{Allocator, Hooks};
 use timely::worker::Worker;
+
+use crate::dispatch::panic_message;
 
 /// In real time: whoever has not done what it was told by then never will. Far more than anything takes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -70,7 +71,7 @@ impl<W: 'static> Crew<W> {
                     }
                     Ok(())
                 }));
-                if let Err(why) = done.unwrap_or_else(|panic| Err(text(&*panic))) {
+                if let Err(why) = done.unwrap_or_else(|panic| Err(panic_message(&*panic))) {
                     let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
                     failure.get_or_insert(why);
                 }
@@ -172,11 +173,4 @@ impl<W> Drop for Crew<W> {
             }
         }
     }
-}
-
-/// What a panic says.
-pub(super) fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a panic that says nothing".to_owned())
 }

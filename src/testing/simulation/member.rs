@@ -311,7 +311,12 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
             self.worker.step();
             match told.take() {
                 None => {}
-                Some(Ok(_)) => return Ok(result.take().expect("it was done")),
+                Some(Ok(false)) => return Ok(result.take().expect("it was done")),
+                Some(Ok(true)) => {
+                    return Err(format!(
+                        "{address}: a message was sent or an operation begun where state is only looked at"
+                    ));
+                }
                 Some(Err(reason)) => return Err(format!("{address}: {reason}")),
             }
         }

@@ -22,7 +22,7 @@ use timely_statefun_proto::reqreply::{FromFunction, ToFunction};
 
 use crate::address::Address;
 use crate::dead_letter::DeadLetter;
-use crate::dispatch::Context;
+use crate::dispatch::{Context, panic_message};
 use crate::egress::Egress;
 use crate::functions::Functions;
 use crate::message::Envelope;
@@ -294,7 +294,7 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
         let within = tokio::runtime::Handle::try_current().is_ok();
         assert!(!within, "a simulation cannot be run within a tokio runtime: it has its own");
         let tried = catch_unwind(AssertUnwindSafe(|| self.run_case(case)));
-        tried.unwrap_or_else(|panic| Err(crew::text(&*panic)))
+        tried.unwrap_or_else(|panic| Err(panic_message(&*panic)))
     }
 
     fn run_case(&self, case: &Case<M>) -> Result<(Report, u64), String> {
@@ -426,7 +426,8 @@ impl<M: ExchangeData + Clone + Sync> Finished<'_, '_, M> {
     ///
     /// # Panics
     ///
-    /// If no embedded function is bound to the address, or its state is used otherwise than it is declared.
+    /// If no embedded function is bound to the address, if its state is used otherwise than it is declared, or if a
+    /// message is sent or an asynchronous operation begun.
     pub fn with<R: Send + 'static>(
         &mut self,
         address: &Address,

@@ -11,9 +11,9 @@ use timely_statefun_proto::Message;
 use timely_statefun_proto::reqreply::{FromFunction, ToFunction};
 use tokio::time::sleep;
 
-use super::crew::text;
 use super::random::Random;
 use crate::call_error::CallError;
+use crate::dispatch::panic_message;
 use crate::remote::{Answered, Answers};
 
 /// What serves the functions at URLs that begin so.
@@ -126,7 +126,7 @@ impl Answers for Network {
             let bytes = match catch_unwind(AssertUnwindSafe(ask)) {
                 Ok(bytes) => bytes,
                 Err(panic) => {
-                    let why = format!("what serves {url} panicked: {}", text(&*panic));
+                    let why = format!("what serves {url} panicked: {}", panic_message(&*panic));
                     let mut panicked = panicked.lock().unwrap_or_else(PoisonError::into_inner);
                     panicked.get_or_insert(why);
                     return Err(CallError::lost("the service panicked".to_owned()));
