@@ -85,6 +85,7 @@ use timely::progress::{Antichain, Timestamp};
 use crate::announcements::{Announcement, Cuts};
 use crate::batch::Batch;
 use crate::config::{LoopConfig, Order};
+use crate::crossing::ByRoute;
 use crate::engine::{Engine, Pressure};
 use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
@@ -454,10 +455,10 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
     };
     // Two ports, not a `concat`: the ingress frontier alone tells us that no more messages start
     // at a time. Their union would wait for messages we are about to send ourselves.
-    let by_route = Exchange::new(|r: &Admitted<T, H::Message>| H::route(&r.message));
+    let by_route = ByRoute(|r: &Admitted<T, H::Message>| H::route(&r.message));
     let mut ingress = builder.new_input_connection(ends.ingress, by_route, after(0));
     // A record that returns has made one hop; this is what keeps the cycle's times apart.
-    let by_route = Exchange::new(|r: &Record<T, H::Message>| H::route(&r.message));
+    let by_route = ByRoute(|r: &Record<T, H::Message>| H::route(&r.message));
     let mut returned = builder.new_input_connection(ends.returned, by_route, after(1));
     let to_worker = Exchange::new(|s: &Addressed<T, H::Failure>| u64::from(s.worker));
     let unconnected = Vec::<(usize, Antichain<_>)>::new();

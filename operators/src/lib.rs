@@ -25,6 +25,7 @@ mod batch;
 mod bulletin;
 mod config;
 mod council;
+pub mod crossing;
 mod cut_times;
 mod cuts;
 mod decider;

@@ -4,9 +4,13 @@
 //! carries records of many times; nothing reads a record's time off its batch.
 
 use serde::{Deserialize, Serialize};
+use timely::ExchangeData;
+use timely::progress::Timestamp;
+
+use crate::crossing::Crossing;
 
 /// A message on its way from one worker of the loop to another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record<T, M> {
     pub(crate) time: T,
     /// The worker that sent it and waits to hear that it arrived.
@@ -14,12 +18,58 @@ pub(crate) struct Record<T, M> {
     pub(crate) message: M,
 }
 
+impl<T: Timestamp, M: ExchangeData> Crossing for Record<T, M> {
+    type Head = (T, u32);
+    type Message = M;
+
+    fn head(&self) -> (T, u32) {
+        (self.time.clone(), self.from)
+    }
+
+    fn message(&self) -> &M {
+        &self.message
+    }
+
+    #[inline]
+    fn has(&self, (time, from): &(T, u32)) -> bool {
+        self.from == *from && self.time == *time
+    }
+
+    #[inline]
+    fn new((time, from): &(T, u32), message: M) -> Self {
+        Record { time: time.clone(), from: *from, message }
+    }
+}
+
 /// A message on its way from a gate to the loop, with the gate that waits for it to be handled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Admitted<T, M> {
     pub(crate) time: T,
     pub(crate) gate: GateAddress,
     pub(crate) message: M,
+}
+
+impl<T: Timestamp, M: ExchangeData> Crossing for Admitted<T, M> {
+    type Head = (T, GateAddress);
+    type Message = M;
+
+    fn head(&self) -> (T, GateAddress) {
+        (self.time.clone(), self.gate)
+    }
+
+    fn message(&self) -> &M {
+        &self.message
+    }
+
+    #[inline]
+    fn has(&self, (time, gate): &(T, GateAddress)) -> bool {
+        self.gate == *gate && self.time == *time
+    }
+
+    #[inline]
+    fn new((time, gate): &(T, GateAddress), message: M) -> Self {
+        Admitted { time: time.clone(), gate: *gate, message }
+    }
 }
 
 /// One gate of one worker.
