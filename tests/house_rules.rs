@@ -159,6 +159,9 @@ fn capabilities_are_never_named_above_the_operators() {
 
 #[test]
 fn operators_and_proto_know_neither_each_other_nor_the_library() {
+    let codec = "operators/codec-abomonation/Cargo.toml";
+    let known = dependencies(codec).into_iter().filter(|d| d.starts_with("timely-statefun"));
+    assert_eq!(known.collect::<Vec<_>>(), ["timely-statefun-operators"]);
     for manifest in ["operators/Cargo.toml", "proto/Cargo.toml"] {
         let dependencies = dependencies(manifest);
         let known: Vec<_> =
@@ -182,6 +185,18 @@ fn only_the_built_in_types_and_remote_functions_know_the_wire() {
     assert!(found.is_empty(), "{}", found.join("\n"));
     assert!(!named(&inside, &["timely_statefun_proto"]).is_empty(), "is it elsewhere?");
     only_in("src/remote/", &["src"], &["reqwest"]);
+}
+
+#[test]
+fn unsafe_code_has_one_crate_and_only_tests_know_it() {
+    // In two parts, so that this file does not name it.
+    only_in("operators/codec-abomonation/", ALL, &[concat!("uns", "afe")]);
+    never(&["src", "operators/src", "proto", "examples"], &["timely_statefun_codec_abomonation"]);
+    never(&["src", "operators/src", "proto", "examples"], &["abomonation"]);
+    let text = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let (_, dependencies) = text.split_once("[dependencies]").unwrap();
+    let (dependencies, _) = dependencies.split_once("[dev-dependencies]").unwrap();
+    assert!(!dependencies.contains("abomonation"), "it is not for everybody");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! What functions do here does not depend on the order of messages, so there is one right answer.
 //! Two sets of functions run in one dataflow, and what leaves the first goes into the second.
+//!
+//! Messages travel as the default has it, and as copies of memory.
 
 #[path = "../operators/tests/support/cluster.rs"]
 mod cluster;
@@ -12,13 +14,15 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use support::{Random, on_workers};
+use timely::ExchangeData;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely::worker::Worker;
 use timely_statefun::{
-    Address, Context, Egress, Envelope, Function, FunctionResult, FunctionType, Functions, Id,
-    Namespace, StatefulFunctions, ValueSpec,
+    Address, Carries, Context, Egress, Envelope, Function, FunctionResult, FunctionType, Functions,
+    Id, Mismatch, Namespace, StatefulFunctions, ValueSpec,
 };
+use timely_statefun_codec_abomonation::{Abomonated, abomonable};
 
 const ACCOUNT: FunctionType<Message> = FunctionType::new("results/account");
 const FOUND: Namespace<Message> = Namespace::new("found");
@@ -32,12 +36,32 @@ const RECORDS: u64 = 300;
 const TIMES: u64 = 20;
 const IDS: u64 = 30;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Message {
-    Add { amount: u64, hops: u32, seed: u64 },
-    Reply(u64),
-    Report,
+abomonable! {
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    enum Message {
+        Add { amount: u64, hops: u32, seed: u64 },
+        Reply(u64),
+        Report,
+    }
 }
+
+/// A message that travels as a copy of memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Copied(Abomonated<Message>);
+
+impl Carries<Message> for Copied {
+    fn pack(input: Message) -> Self {
+        Copied(Abomonated(input))
+    }
+    fn unpack<R>(&self, read: impl FnOnce(&Message) -> R) -> Result<R, Mismatch> {
+        Ok(read(&self.0))
+    }
+}
+
+/// How a message travels.
+trait Travelling: ExchangeData + Clone + Carries<Message> {}
+
+impl<M: ExchangeData + Clone + Carries<Message>> Travelling for M {}
 
 /// Half the ids are numbers, half text, some of it long.
 fn id(number: u64) -> Id {
@@ -59,7 +83,7 @@ fn address(kind: u64, number: u64) -> Address {
 const KINDS: u64 = 6;
 
 /// Adds what it is told, asks others to add more, and replies to whoever sent it.
-fn add(context: &mut Context<'_, Message>, message: &Message) -> FunctionResult {
+fn add<M: Travelling>(context: &mut Context<'_, M>, message: &Message) -> FunctionResult {
     match message {
         Message::Add { amount, hops, seed } => {
             context.update(TOTAL, |total| *total += amount);
@@ -68,7 +92,8 @@ fn add(context: &mut Context<'_, Message>, message: &Message) -> FunctionResult 
                 for _ in 0..1 + random.below(2) {
                     let to = address(random.below(KINDS), random.below(IDS));
                     let (hops, seed) = (hops - 1, random.any());
-                    context.forward(to, Message::Add { amount: amount + 1, hops, seed });
+                    let more = Message::Add { amount: amount + 1, hops, seed };
+                    context.forward(to, M::pack(more));
                 }
             }
             let id = context.id().clone();
@@ -88,8 +113,8 @@ fn add(context: &mut Context<'_, Message>, message: &Message) -> FunctionResult 
     Ok(())
 }
 
-fn first() -> Functions<Message> {
-    let function = || Function::new(add).value(TOTAL).value(REPLIES);
+fn first<M: Travelling>() -> Functions<M> {
+    let function = || Function::new(add::<M>).value(TOTAL).value(REPLIES);
     Functions::new()
         .named("first")
         .embedded(ACCOUNT, function())
@@ -112,18 +137,19 @@ fn second() -> Functions<u64> {
 
 /// Record number `record`, the same whoever sends it. Some have a caller, of a type bound by itself
 /// or found at run time.
-fn record(record: u64) -> (u64, Envelope<Message>) {
+fn record<M: Travelling>(record: u64) -> (u64, Envelope<M>) {
     let mut random = Random(record);
     let to = address(random.below(KINDS), random.below(IDS));
     let (amount, hops) = (1 + random.below(50), random.below(5) as u32);
-    let message = Envelope::new(to, Message::Add { amount, hops, seed: random.any() });
+    let message = Message::Add { amount, hops, seed: random.any() };
+    let message = Envelope::new(to, M::pack(message));
     let caller = address(random.below(KINDS), random.below(IDS));
     let named = random.below(2) == 0;
     (record * TIMES / RECORDS, if named { message.with_caller(caller) } else { message })
 }
 
 /// All lines this worker saw, and how many messages left it for another in either set.
-fn run(worker: &mut Worker) -> (Vec<String>, [u64; 2]) {
+fn run<M: Travelling>(worker: &mut Worker) -> (Vec<String>, [u64; 2]) {
     let (index, peers) = (worker.index() as u64, worker.peers() as u64);
     let lines = Rc::new(RefCell::new(Vec::new()));
     let seen = |lines: &Rc<RefCell<Vec<String>>>| {
@@ -132,8 +158,8 @@ fn run(worker: &mut Worker) -> (Vec<String>, [u64; 2]) {
     };
     let (mut inputs, mut ask, probe, one, two) = worker.dataflow::<u64, _, _>(|scope| {
         let (inputs, streams): (Vec<_>, Vec<_>) =
-            (0..3).map(|_| scope.new_input::<Vec<Envelope<Message>>>()).unzip();
-        let one = streams.stateful_functions(first()).unwrap();
+            (0..3).map(|_| scope.new_input::<Vec<Envelope<M>>>()).unzip();
+        let one = streams.stateful_functions(first::<M>()).unwrap();
         let moves = one.stream(MOVES).unwrap();
         let texts = moves.clone().map(|(id, amount)| format!("move {id}: {amount}"));
         texts.inspect_time(seen(&lines));
@@ -144,7 +170,7 @@ fn run(worker: &mut Worker) -> (Vec<String>, [u64; 2]) {
         let sums = two.stream(SUMS).unwrap().inspect_time(seen(&lines));
         (inputs, ask, sums.probe().0, one.handle(), two.handle())
     });
-    for (number, (time, message)) in (0..RECORDS).map(|number| (number, record(number))) {
+    for (number, (time, message)) in (0..RECORDS).map(|number| (number, record::<M>(number))) {
         for input in &mut inputs {
             input.advance_to(time);
         }
@@ -160,8 +186,9 @@ fn run(worker: &mut Worker) -> (Vec<String>, [u64; 2]) {
     ask.advance_to(TIMES);
     one.run_while(worker, || probe.less_than(&TIMES)).unwrap();
     for number in (0..IDS).filter(|number| number % peers == index) {
-        (0..KINDS)
-            .for_each(|kind| inputs[0].send(Envelope::new(address(kind, number), Message::Report)));
+        (0..KINDS).for_each(|kind| {
+            inputs[0].send(Envelope::new(address(kind, number), M::pack(Message::Report)))
+        });
         ask.send(SUM.message(id(number), 0));
     }
     drop((inputs, ask));
@@ -183,7 +210,7 @@ fn sorted(seen: impl IntoIterator<Item = (Vec<String>, [u64; 2])>) -> (Vec<Strin
 }
 
 fn expected() -> Vec<String> {
-    let (lines, _) = sorted(on_workers(1, run));
+    let (lines, _) = sorted(on_workers(1, run::<Message>));
     let of = |word: &str| lines.iter().filter(|line| line.contains(word)).count() as u64;
     assert!(of("move ") > 2 * RECORDS, "few moves");
     assert_eq!((of("account") + of("found/"), of("sum ")), (KINDS * IDS, IDS));
@@ -208,7 +235,7 @@ fn one_set_of_functions_feeds_another() {
 fn results_are_the_same_on_every_number_of_workers() {
     let expected = expected();
     for workers in [2, 4] {
-        let (lines, crossed) = sorted(on_workers(workers, run));
+        let (lines, crossed) = sorted(on_workers(workers, run::<Message>));
         assert!(crossed > RECORDS, "few messages crossed workers: {crossed}");
         assert_eq!(lines, expected, "on {workers} workers");
     }
@@ -216,15 +243,26 @@ fn results_are_the_same_on_every_number_of_workers() {
 
 #[test]
 fn results_are_the_same_on_two_processes() {
+    on_two_processes::<Message>("results_are_the_same_on_two_processes");
+}
+
+#[test]
+fn results_are_the_same_on_two_processes_whose_messages_are_copies_of_memory() {
+    on_two_processes::<Copied>(
+        "results_are_the_same_on_two_processes_whose_messages_are_copies_of_memory",
+    );
+}
+
+fn on_two_processes<M: Travelling>(name: &str) {
     if let Some(config) = cluster::member() {
-        for end in timely::execute(config, run).unwrap().join() {
+        for end in timely::execute(config, run::<M>).unwrap().join() {
             let (lines, crossed) = end.unwrap();
             lines.into_iter().for_each(cluster::report);
             cluster::report(format!("crossed {crossed:?}"));
         }
         return;
     }
-    let outcomes = cluster::run("results_are_the_same_on_two_processes", 2, 1);
+    let outcomes = cluster::run(name, 2, 1);
     let mut lines = Vec::new();
     for outcome in outcomes {
         assert!(outcome.success, "{}", outcome.output);
