@@ -554,7 +554,7 @@ fn whoever_else_listens_is_no_process() {
     let listener = TcpListener::bind(addresses[0].as_str()).unwrap();
     let answers = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream.write_all(&[b'x'; 48]).unwrap();
+        stream.write_all(&[b'x'; 56]).unwrap();
     });
     let process = start(member(1, 1, &addresses, false), connecting_for(DEADLINE / 100), sum);
     let error = end(process).unwrap_err();
@@ -564,7 +564,12 @@ fn whoever_else_listens_is_no_process() {
 
 /// Both processes must find that they do not fit, with these texts.
 fn assert_misfit(configs: [Config; 2], texts: [&str; 2]) {
-    let processes = configs.map(|config| start(config, patient(), sum));
+    assert_misfit_with(configs.map(|config| (config, patient())), texts);
+}
+
+/// The same of processes with options.
+fn assert_misfit_with(configs: [(Config, ExecuteOptions); 2], texts: [&str; 2]) {
+    let processes = configs.map(|(config, options)| start(config, options, sum));
     for (process, text) in processes.into_iter().zip(texts) {
         let error = end(process).unwrap_err();
         assert_eq!(kind(&error), "invalid config", "{error}");
@@ -605,16 +610,35 @@ fn processes_that_do_not_fit_together_find_out() {
     );
 }
 
+#[test]
+fn processes_with_different_fingerprints_do_not_connect() {
+    let addresses = cluster::addresses(2);
+    let own = |at: usize, fingerprint| {
+        (member(at, 1, &addresses, false), ExecuteOptions { fingerprint, ..patient() })
+    };
+    assert_misfit_with(
+        [own(0, 0xab), own(1, 0xcd)],
+        [
+            "process 1 at \"...\" has the fingerprint 00000000000000cd, and process 0 has 00000000000000ab",
+            "process 0 at \"...\" has the fingerprint 00000000000000ab, and process 1 has 00000000000000cd",
+        ],
+    );
+    let processes = [own(0, 7), own(1, 7)].map(|(config, options)| start(config, options, sum));
+    for (at, process) in processes.into_iter().enumerate() {
+        assert_eq!(end(process).unwrap(), [summed(at, 2)]);
+    }
+}
+
 /// Says what process 1 of three with a worker each says to process 0, and hears whether it is welcome.
 fn say_hello(mut stream: &TcpStream) -> bool {
-    let numbers = |welcome: u64, from: u64, to: u64| [welcome, from, to, 3, 1];
-    let bytes = |numbers: [u64; 5]| {
-        let magic = u64::from_be_bytes(*b"tstatef1");
+    let numbers = |welcome: u64, from: u64, to: u64| [welcome, from, to, 3, 1, 0];
+    let bytes = |numbers: [u64; 6]| {
+        let magic = u64::from_be_bytes(*b"tstatef2");
         let all = [magic].into_iter().chain(numbers);
         all.flat_map(u64::to_be_bytes).collect::<Vec<u8>>()
     };
     stream.write_all(&bytes(numbers(1, 1, 0))).unwrap();
-    let mut answer = [0; 48];
+    let mut answer = [0; 56];
     stream.read_exact(&mut answer).unwrap();
     let welcome = u64::from(answer[15]);
     assert_eq!(answer[..], bytes(numbers(welcome, 0, 1)));

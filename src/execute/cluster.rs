@@ -17,6 +17,8 @@ pub(super) struct Cluster {
     pub(super) addresses: Vec<String>,
     /// Whether it is told how connecting goes.
     pub(super) report: bool,
+    /// What the program says that all its processes must have in common.
+    pub(super) fingerprint: u64,
 }
 
 /// How the workers of one process reach one another.
@@ -32,14 +34,20 @@ pub(super) enum Within {
 
 impl Cluster {
     /// What timely's configuration says, if it can be so.
-    pub(super) fn of(config: CommunicationConfig) -> Result<(Within, Self), Kind> {
-        let alone = |workers| Cluster { process: 0, workers, addresses: Vec::new(), report: false };
+    pub(super) fn of(
+        config: CommunicationConfig,
+        fingerprint: u64,
+    ) -> Result<(Within, Self), Kind> {
+        let alone = |workers| {
+            let (process, addresses, report) = (0, Vec::new(), false);
+            Cluster { process, workers, addresses, report, fingerprint }
+        };
         let (within, cluster) = match config {
             CommunicationConfig::Thread => (Within::Alone, alone(1)),
             CommunicationConfig::Process(workers) => (Within::Moved, alone(workers)),
             CommunicationConfig::ProcessBinary(workers) => (Within::Bytes, alone(workers)),
             CommunicationConfig::Cluster { threads, process, addresses, report, zerocopy } => {
-                let cluster = Cluster { process, workers: threads, addresses, report };
+                let cluster = Cluster { process, workers: threads, addresses, report, fingerprint };
                 cluster.check_addresses().map_err(Kind::Config)?;
                 (if zerocopy { Within::Bytes } else { Within::Moved }, cluster)
             }

@@ -1,8 +1,8 @@
 //! How the processes of a program meet: each dials those before it and is dialed by those after it.
 //!
-//! Who dials says who it is, to whom it believes to speak, and how many processes and workers there
-//! are; who is dialed answers the same. So a hosts file that differs, another number of workers, and
-//! whoever else happens to come by are found here. Until all are there at once, a process that goes
+//! Who dials says who it is, to whom it believes to speak, how many processes and workers there are,
+//! and the program's fingerprint; who is dialed answers the same. So a hosts file that differs, another
+//! number of workers or fingerprint, and whoever else happens to come by are found here. Until all are there at once, a process that goes
 //! away may come back. No message of the program is read or written here.
 //!
 //! These are not the first words of timely's own processes, of which one dials and says a number.
@@ -36,8 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const UNKNOWN_MAX: usize = 256;
 
 /// First words are this, and their version.
-const MAGIC: u64 = u64::from_be_bytes(*b"tstatef1");
-const HELLO_BYTES: usize = 48;
+const MAGIC: u64 = u64::from_be_bytes(*b"tstatef2");
+const HELLO_BYTES: usize = 56;
 
 /// What one process says to another before anything else.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -48,17 +48,20 @@ struct Hello {
     to: usize,
     processes: usize,
     workers: usize,
+    /// What the program says that all its processes must have in common.
+    fingerprint: u64,
 }
 
 impl Hello {
     fn new(cluster: &Cluster, to: usize) -> Self {
         let (from, processes, workers) = (cluster.process, cluster.processes(), cluster.workers);
-        Hello { welcome: true, from, to, processes, workers }
+        let fingerprint = cluster.fingerprint;
+        Hello { welcome: true, from, to, processes, workers, fingerprint }
     }
 
     fn to_bytes(self) -> [u8; HELLO_BYTES] {
-        let Hello { welcome, from, to, processes, workers } = self;
-        let numbers = [from as u64, to as u64, processes as u64, workers as u64];
+        let Hello { welcome, from, to, processes, workers, fingerprint } = self;
+        let numbers = [from as u64, to as u64, processes as u64, workers as u64, fingerprint];
         let mut bytes = [0; HELLO_BYTES];
         let all = [MAGIC, u64::from(welcome)].into_iter().chain(numbers);
         for (place, number) in bytes.chunks_exact_mut(8).zip(all) {
@@ -73,10 +76,11 @@ impl Hello {
             u64::from_be_bytes(number.try_into().expect("eight bytes are eight bytes"))
         });
         let magic = numbers.next()?;
+        let welcome = numbers.next()? != 0;
         let mut next = || numbers.next().and_then(|number| usize::try_from(number).ok());
-        let welcome = next()? != 0;
         let (from, to, processes, workers) = (next()?, next()?, next()?, next()?);
-        (magic == MAGIC).then_some(Hello { welcome, from, to, processes, workers })
+        let fingerprint = numbers.next()?;
+        (magic == MAGIC).then_some(Hello { welcome, from, to, processes, workers, fingerprint })
     }
 
     /// Whether whoever says this, at an address or from one, belongs to the same program.
@@ -97,6 +101,12 @@ impl Hello {
             let (theirs, ours) = (one_or_more(workers), one_or_more(cluster.workers));
             return Err(format!(
                 "process {from} at \"{at}\" has {theirs}, and process {here} has {ours}"
+            ));
+        }
+        if self.fingerprint != cluster.fingerprint {
+            let (theirs, ours) = (self.fingerprint, cluster.fingerprint);
+            return Err(format!(
+                "process {from} at \"{at}\" has the fingerprint {theirs:016x}, and process {here} has {ours:016x}"
             ));
         }
         if to != here {
@@ -463,6 +473,7 @@ mod tests {
             workers: 2,
             addresses: vec!["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()],
             report: false,
+            fingerprint: 7,
         };
         let words = [0, 2].map(|to| Hello::new(&cluster, to).to_bytes().to_vec());
         fuzz("hello", 200_000, &words, |input| {
@@ -476,6 +487,7 @@ mod tests {
             assert_eq!(Hello::from_bytes(&hello.to_bytes()), Some(hello));
             let numbers = [hello.to, hello.processes, hello.workers];
             let fits = numbers == [cluster.process, cluster.processes(), cluster.workers];
+            let fits = fits && hello.fingerprint == 7;
             assert_eq!(hello.check(&cluster, "somewhere").is_ok(), fits, "{hello:?}");
             true
         });
@@ -483,15 +495,16 @@ mod tests {
 
     fn cluster(address: &str) -> Cluster {
         let addresses = vec![address.to_owned(), "127.0.0.1:1".to_owned()];
-        Cluster { process: 1, workers: 1, addresses, report: false }
+        Cluster { process: 1, workers: 1, addresses, report: false, fingerprint: 0 }
     }
 
     #[test]
     fn a_hello_is_what_was_said() {
         for welcome in [true, false] {
-            let hello = Hello { welcome, from: 1, to: 2, processes: 3, workers: usize::MAX };
+            let (processes, workers, fingerprint) = (3, usize::MAX, u64::MAX - 1);
+            let hello = Hello { welcome, from: 1, to: 2, processes, workers, fingerprint };
             let bytes = hello.to_bytes();
-            assert_eq!(&bytes[..8], b"tstatef1");
+            assert_eq!(&bytes[..8], b"tstatef2");
             assert_eq!(Hello::from_bytes(&bytes), Some(hello));
             for at in 0..8 {
                 let mut other = bytes;

@@ -29,7 +29,8 @@ use network::Network;
 use silence::Silence;
 use worker::Ties;
 
-/// How long processes wait for one another. It is of no account where there is only one.
+/// How long processes wait for one another, and what they must have in common. It is of no account where there
+/// is only one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,12 +46,15 @@ pub struct ExecuteOptions {
     /// How long nothing may come from the system that another process runs on before that process counts
     /// as lost. Default 30 s; from 3 s to one day. [`execute`] says what is noticed in this way.
     pub peer_silence_max: Duration,
+    /// What all processes must have in common besides, as a number that each makes of it: of its configuration, or of
+    /// the build that it runs. Processes whose numbers differ do not connect. Default 0.
+    pub fingerprint: u64,
 }
 
 impl Default for ExecuteOptions {
     fn default() -> Self {
         let (minute, half) = (Duration::from_secs(60), Duration::from_secs(30));
-        ExecuteOptions { connect_max: minute, peer_silence_max: half }
+        ExecuteOptions { connect_max: minute, peer_silence_max: half, fingerprint: 0 }
     }
 }
 
@@ -219,7 +223,7 @@ where
     F: Fn(&mut Worker) -> R + Send + Sync + 'static,
 {
     let silence = options.check()?;
-    let (within, cluster) = Cluster::of(config.communication)?;
+    let (within, cluster) = Cluster::of(config.communication, options.fingerprint)?;
     let (happens, events) = channel();
     let first = cluster.own_workers().start;
     let (network, ties) = tie(within, cluster, options.connect_max, silence, &happens)?;

@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 /// The number of the build that this process runs. Read once, when it is first asked for: that takes some ten
 /// milliseconds for a large program.
 ///
+/// Messages are compared with it one by one. A program that gives it to `timely_statefun` as its fingerprint
+/// (`ExecuteOptions::fingerprint`) finds out before anything runs.
+///
 /// All processes must run the same file. Code that comes from elsewhere, from shared libraries that are not
 /// part of the system, is not in it.
 ///
