@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use timely_statefun::testing::TestProgram;
 use timely_statefun::{
-    Egress, Envelope, Function, FunctionType, Functions, OnFailure, Outcome, Reason, ValueSpec,
+    Context, Egress, Envelope, Function, FunctionType, Functions, OnFailure, Order, Outcome,
+    Reason, ValueSpec,
 };
 
 const DOOR: FunctionType<String> = FunctionType::new("house/door");
 const BELL: FunctionType<String> = FunctionType::new("house/bell");
 const RINGS: Egress<String> = Egress::new("house/rings");
+const ECHO: FunctionType<u64> = FunctionType::new("hills/echo");
+const HEARD: Egress<u64> = Egress::new("hills/heard");
 const OPENED: ValueSpec<u64> = ValueSpec::new("opened");
 
 /// A door that is told what to do in words, and a bell that rings.
@@ -57,6 +60,33 @@ fn say(id: &str, order: &str) -> Envelope<String> {
 
 fn rings<const N: usize>(rings: [(u64, &str); N]) -> Vec<(u64, String)> {
     rings.into_iter().map(|(time, text)| (time, text.to_owned())).collect()
+}
+
+/// What is due happens at the time of the ingress, and is handled when nothing else can come at that.
+#[test]
+fn in_the_order_of_time_a_program_waits_for_its_ingress() {
+    let mut program = TestProgram::new(|| {
+        let echo = Function::new(|context: &mut Context<'_, u64>, number: &u64| {
+            context.emit(HEARD, *number);
+            if *number == 1 {
+                let this = context.id().clone();
+                context.send_after(Duration::from_secs(1), ECHO, this, 2);
+            }
+            Ok(())
+        });
+        Functions::<u64>::new().embedded(ECHO, echo).egress(HEARD).order(Order::Time)
+    });
+    program.send(ECHO.message("a", 1));
+    program.run();
+    assert_eq!(program.take(HEARD), []);
+    program.advance_to(1);
+    program.run();
+    assert_eq!(program.take(HEARD), [(0, 1)]);
+    program.tick(Duration::from_secs(1));
+    assert_eq!(program.take(HEARD), []);
+    program.advance_to(2);
+    program.run();
+    assert_eq!(program.take(HEARD), [(1, 2)]);
 }
 
 #[test]

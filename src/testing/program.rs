@@ -25,6 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::endpoint::TestEndpoint;
 use super::turned::TurnedRuntime;
+use crate::Order;
 use crate::address::Address;
 use crate::clock::{Clock, ClockHands};
 use crate::dataflow::{Handle, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions};
@@ -102,6 +103,7 @@ struct Running<M: ExchangeData + Clone, T: Timestamp> {
     watch: Rc<Watch<M, T>>,
     out: Rc<Out<M, T>>,
     probe: ProbeHandle<T>,
+    order: Order,
     /// What calls and asynchronous operations run on, if that is the test's. Ends after what runs on it.
     turned: Option<TurnedRuntime>,
 }
@@ -216,7 +218,9 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
     }
 
     /// Goes on until nothing is left to do: no message waits to be handled, and no asynchronous operation or
-    /// call of a remote function has yet to end. What waits for the clock waits for [`tick`](Self::tick).
+    /// call of a remote function has yet to end. What waits for the clock waits for [`tick`](Self::tick); in the
+    /// [order of time](crate::Order::Time), what cannot be handled before more ingress is ruled out waits for
+    /// [`advance_to`](Self::advance_to).
     ///
     /// What waits for the test itself is not waited for. With an [endpoint](Self::endpoint) these are requests
     /// that are open and, where the functions have no runtime of their own, calls and asynchronous operations
@@ -256,7 +260,9 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
                 Some(_) => !running.watch.is_restored(),
                 None => running.watch.under_way() > open,
             };
-            let is_idle = stats.waiting == 0 && !waits;
+            // In the order of time, what waits although nothing is under way waits for ingress to go on.
+            let waiting = if running.order == Order::Time { 0 } else { stats.waiting };
+            let is_idle = waiting == 0 && !waits;
             quiet = if is_idle && before.as_ref() == Some(&now) { quiet + 1 } else { 0 };
             before = Some(now);
             // The last snapshot is taken when nothing can leave any more.
@@ -515,6 +521,7 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         }
         functions.runtime.get_or_insert_with(|| runtime.clone());
         functions.watch = Some(Rc::clone(&watch));
+        let order = functions.order;
         let names = functions.egresses.iter().map(|egress| (egress.name, Vec::new()));
         let out = Rc::new(Out {
             egresses: RefCell::new(names.collect()),
@@ -564,7 +571,7 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         }
         let input = (!self.is_closed).then_some(input);
         self.running =
-            Some(Running { worker, input, handle, snapshots, watch, out, probe, turned });
+            Some(Running { worker, input, handle, snapshots, watch, out, probe, order, turned });
         Ok(())
     }
 }
