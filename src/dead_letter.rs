@@ -136,6 +136,23 @@ pub enum Reason {
     /// A record of an ingress that is [replayed](crate::Snapshots::replayed) has no position.
     #[error("a record of ingress \"{0}\" has no position, and the ingress is to be replayed")]
     NoPosition(String),
+    /// A record of an ingress that is [replayed](crate::Snapshots::replayed) came after one of its partition
+    /// whose position is not before its own. A snapshot that has the one could not say that it lacks the
+    /// other.
+    #[error(
+        "ingress \"{ingress}\" gave position {position} of partition {partition} after {before}; positions \
+         must rise"
+    )]
+    PositionBack {
+        /// The name of the ingress.
+        ingress: Box<str>,
+        /// The partition.
+        partition: u64,
+        /// The position that came.
+        position: u64,
+        /// The one that came before it.
+        before: u64,
+    },
     /// A newer execution of the program has taken over its snapshots. Nothing that this one did since its
     /// last durable cut counts.
     #[error("{0}")]

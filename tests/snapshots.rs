@@ -125,6 +125,32 @@ fn a_record_without_a_position_stops_the_program_and_is_in_no_snapshot() {
     assert_eq!(look(&store, &on_request()).1, [2, 2, 2]);
 }
 
+/// What a snapshot names as the last position of a partition would stand for a record that it lacks.
+#[test]
+fn positions_that_do_not_rise_stop_the_program_and_are_in_no_snapshot() {
+    for positions in [[(0, 7), (1, 3), (0, 7)], [(0, 7), (1, 3), (0, 5)], [(0, 1), (1, 4), (1, 4)]]
+    {
+        let store = memory();
+        let script = move |run: &mut Run<'_>| {
+            let input = run.input.as_mut().unwrap();
+            for (partition, position) in positions {
+                input.send(COUNTER.message(0, 100).read_at(partition, position));
+            }
+            input.flush();
+            run.snapshots.request();
+            let stopped = run.end().unwrap_err();
+            (run.done.borrow().len(), stopped)
+        };
+        let ran = run(1, &store, &on_request(), counters, COUNTS, script).unwrap().remove(0);
+        let Reason::PositionBack { partition, position, before, .. } = ran.1.reason else {
+            panic!("{}", ran.1);
+        };
+        let last = positions[2];
+        assert_eq!((ran.0, partition, position), (0, last.0, last.1));
+        assert!(before >= position);
+    }
+}
+
 // One owner.
 
 #[test]

@@ -2,6 +2,7 @@
 //! has to the scribe, and what a snapshot holds to its dispatcher. It decides nothing.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -90,13 +91,47 @@ impl<'scope, T: Timestamp, M> Ingress<'scope, T, M> {
             return gate;
         }
         let after: Positions = snapshots.positions(&name);
+        let rising = RefCell::new(Rising::default());
         let position = move |envelope: &Envelope<M>| {
-            if envelope.position.is_none() {
-                Scribe::note_missing_position(&scribe, &name);
+            let Some((partition, position)) = envelope.position else {
+                Scribe::stop(&scribe, || Reason::NoPosition(name.clone()));
+                return None;
+            };
+            // A cut names the last position that it contains, and so stands for all before it.
+            if let Err(before) = rising.borrow_mut().note(partition, position) {
+                let ingress = name.as_str().into();
+                let stop = || Reason::PositionBack { ingress, partition, position, before };
+                Scribe::stop(&scribe, stop);
             }
             envelope.position
         };
         gate.positions(position, after)
+    }
+}
+
+/// The last position of each partition that an ingress has given.
+#[derive(Default)]
+struct Rising {
+    /// The partition and the position of the last record: those of one partition come in runs.
+    current: Option<(u64, u64)>,
+    /// Those of other partitions.
+    last: HashMap<u64, u64>,
+}
+
+impl Rising {
+    /// Notes a position. An error, with the one before it, if that is not before it.
+    fn note(&mut self, partition: u64, position: u64) -> Result<(), u64> {
+        let before = match self.current.replace((partition, position)) {
+            Some((of, before)) if of == partition => Some(before),
+            current => {
+                self.last.extend(current);
+                self.last.get(&partition).copied()
+            }
+        };
+        match before {
+            Some(before) if before >= position => Err(before),
+            _ => Ok(()),
+        }
     }
 }
 

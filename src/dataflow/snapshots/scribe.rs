@@ -221,11 +221,11 @@ impl<T: Timestamp> Scribe<T> {
         noted.aligned = both(noted.aligned, at.aligned);
     }
 
-    /// A record of an ingress cannot be replayed.
-    pub(in crate::dataflow) fn note_missing_position(this: &Weak<RefCell<Self>>, ingress: &str) {
+    /// Stops the program, if nothing has before.
+    pub(in crate::dataflow) fn stop(this: &Weak<RefCell<Self>>, reason: impl FnOnce() -> Reason) {
         let Some(scribe) = this.upgrade() else { return };
         let mut scribe = scribe.borrow_mut();
-        scribe.stop.get_or_insert_with(|| Reason::NoPosition(ingress.to_owned()));
+        scribe.stop.get_or_insert_with(reason);
         scribe.wakers.wake();
     }
 
