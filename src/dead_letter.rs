@@ -160,6 +160,19 @@ pub enum Reason {
     /// What a snapshot holds cannot be restored.
     #[error("the snapshot cannot be restored: {0}")]
     NotRestored(String),
+    /// The last snapshot failed again and again, so what is [held](crate::Functions::held_egress) cannot leave.
+    #[error("what egresses hold cannot leave, since the last snapshot is given up: {0}")]
+    NotReleased(String),
+    /// The sink of a [held](crate::Functions::held_egress) egress failed too often, or for good.
+    #[error("the sink of egress \"{egress}\" failed at cut {cut}: {why}")]
+    SinkFailed {
+        /// The name of the egress.
+        egress: Box<str>,
+        /// The cut that it did not take.
+        cut: u64,
+        /// What it said.
+        why: Box<str>,
+    },
 }
 
 /// Why a program stopped: the address at which it happened, if it is about one, and what.

@@ -51,6 +51,12 @@ pub(crate) enum Kind {
         "egress \"{0}\" is kept in snapshots as a whole, so it cannot be the ingress of other functions"
     )]
     KeptAndChained(String),
+    #[error("egress \"{0}\" is held, and its functions take part in no snapshots")]
+    HeldWithoutSnapshots(String),
+    #[error("egress \"{0}\" is held, and was asked for as one that is not")]
+    Held(String),
+    #[error("egress \"{0}\" is not held, and was asked for as one that is")]
+    NotHeld(String),
     #[error("functions \"{0}\" were built after snapshots had begun to be taken")]
     SnapshotsBegun(String),
     #[error("{what} \"{name}\" is not a valid name: {why}")]
@@ -112,6 +118,12 @@ impl Error {
     /// An egress was asked for with another type than it was bound with.
     pub fn is_egress_type(&self) -> bool {
         matches!(self.0, Kind::EgressType { .. })
+    }
+
+    /// A [held](crate::Functions::held_egress) egress was asked for as one that is not, or the other way round; or
+    /// it belongs to functions that take part in no snapshots, so that it would be held for ever.
+    pub fn is_misused_hold(&self) -> bool {
+        matches!(self.0, Kind::HeldWithoutSnapshots(_) | Kind::Held(_) | Kind::NotHeld(_))
     }
 
     /// An ingress, or a set of functions, cannot take part in snapshots like this: others of its functions do

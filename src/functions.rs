@@ -273,6 +273,31 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
+    /// Binds an egress whose records are held until a snapshot contains what caused them: for
+    /// [sinks](crate::sink), which then have each record exactly once. Taken with
+    /// [`Egresses::held`](crate::Egresses::held).
+    ///
+    /// What was emitted since the snapshot before leaves when the next is durable, at once, and after a restart
+    /// again, the same. So it comes later by up to the interval of [snapshots](crate::SnapshotPolicy::interval),
+    /// and no frontier of it passes what is held. Records are stored as values are.
+    ///
+    /// A set of functions that takes part in no snapshots cannot have one.
+    #[must_use]
+    pub fn held_egress<E: Value>(mut self, egress: Egress<E>) -> Self {
+        self.note(address::check("egress", egress.name()));
+        self.bind_egress(ErasedEgress::new(egress).held::<E>());
+        self
+    }
+
+    /// Binds an egress that is [held](Self::held_egress), and that remote functions can
+    /// [emit to](Self::typed_egress) as well.
+    #[must_use]
+    pub fn held_typed_egress<E: TypedMessage + Value>(mut self, egress: Egress<E>) -> Self {
+        self.note(address::check("egress", egress.name()));
+        self.bind_egress(ErasedEgress::typed(egress).held::<E>());
+        self
+    }
+
     /// Binds an egress whose records are part of snapshots: after a restart, all that were ever emitted come
     /// first, at the minimum time. So what depends on all of them, as a sum in memory does, is there
     /// again. A program that takes no snapshots keeps nothing.

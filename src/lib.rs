@@ -29,6 +29,7 @@ mod records;
 mod remote;
 mod retry;
 mod runner;
+pub mod sink;
 mod snapshot;
 mod state;
 mod table;
@@ -42,8 +43,8 @@ pub use buffer::BufferSpec;
 pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{
-    Egresses, Handle, Ingress, Persisted, PersistedUpdates, SnapshotCounts, SnapshotDone,
-    SnapshotPolicy, Snapshots, StatefulFunctions,
+    Acknowledge, Egresses, Handle, Held, Ingress, Persisted, PersistedUpdates, Released, SinkHandle,
+    SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions,
 };
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 pub use dispatch::{Buffer, Context, NoCaller, Outcome, Table, TokenInUse};
@@ -67,6 +68,9 @@ pub use value::{Named, Value, ValueSpec};
 
 #[doc = include_str!("../docs/from-statefun.md")]
 pub mod from_statefun {}
+
+#[doc = include_str!("../docs/writing-a-sink.md")]
+pub mod writing_a_sink {}
 
 /// The README's code, compiled and run with the other examples.
 #[cfg(doctest)]

@@ -202,6 +202,10 @@ impl<T: Timestamp> Shared<T> {
             decisions.skip(members.taken());
             let told = control.state(|state| std::mem::take(&mut state.told));
             told.into_iter().for_each(|told| decisions.hear(told));
+            if control.state(|state| state.is_paused) {
+                // Who paused it says when to go on.
+                return control.state(|state| state.open = decisions.open());
+            }
             let now = Instant::now();
             let progress = Progress {
                 closed: members.have_closed(),
@@ -212,7 +216,9 @@ impl<T: Timestamp> Shared<T> {
                 outlets.iter().for_each(|outlet| outlet.announce(announcement.clone()));
             }
             members.watch(decisions.is_aligning());
-            control.state(|state| state.open = decisions.open());
+            control.state(|state| {
+                (state.open, state.has_ended) = (decisions.open(), decisions.has_ended());
+            });
             if !decisions.is_over() {
                 return alarm.set(decisions.look_after(now));
             }
@@ -255,6 +261,8 @@ struct Telling<T> {
 struct State<T> {
     told: Vec<Told<T>>,
     open: Option<u64>,
+    is_paused: bool,
+    has_ended: bool,
 }
 
 impl<T> CutControl<T> {
@@ -294,6 +302,27 @@ impl<T> CutControl<T> {
         self.tell(Told::Over(cut));
     }
 
+    /// Says that a cut is given up, and that what it would have held is needed: if it was the last, another is
+    /// taken. Of other cuts than the open one it means nothing.
+    pub fn again(&self, cut: u64) {
+        self.tell(Told::Again(cut));
+    }
+
+    /// Has nothing announced from now on, and no loop's dataflow end, or everything go on again. What is open
+    /// meanwhile is not given up when its deadline passes.
+    pub fn pause(&self, pause: bool) {
+        if self.state(|state| std::mem::replace(&mut state.is_paused, pause)) != pause
+            && let Some(waker) = self.shared.waker.get()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Whether the last cut was announced: all loops were over by then.
+    pub fn has_ended(&self) -> bool {
+        self.state(|state| state.has_ended)
+    }
+
     /// The cut that was announced last, unless it is over.
     pub fn open(&self) -> Option<u64> {
         self.state(|state| state.open)
@@ -320,7 +349,8 @@ impl<T> CutControl<T> {
 
 impl<T> Default for CutControl<T> {
     fn default() -> Self {
-        let state = Mutex::new(State { told: Vec::new(), open: None });
+        let state =
+            Mutex::new(State { told: Vec::new(), open: None, is_paused: false, has_ended: false });
         CutControl { shared: Arc::new(Telling { state, waker: OnceLock::new() }) }
     }
 }

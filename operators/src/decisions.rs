@@ -22,6 +22,8 @@ pub(crate) enum Told<T> {
     Align(Antichain<T>),
     /// The cut is committed, or given up.
     Over(u64),
+    /// The cut is given up, and if it was the last, another is to be taken.
+    Again(u64),
 }
 
 /// What is known of loops and their ingress.
@@ -98,7 +100,17 @@ impl<T: Timestamp> Decisions<T> {
             Told::Over(cut) => {
                 self.open.take_if(|(open, _)| *open == cut);
             }
+            Told::Again(cut) => {
+                if self.open.take_if(|(open, _)| *open == cut).is_some() {
+                    self.cut_ended = false;
+                }
+            }
         }
+    }
+
+    /// Whether the last cut was announced.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.cut_ended
     }
 
     /// The cut that is open.
@@ -246,6 +258,20 @@ mod tests {
         decisions.hear(Told::Request);
         decisions.hear(Told::Over(3));
         assert_eq!(decisions.decide_plainly(now, true, true), None);
+        assert!(decisions.is_over());
+    }
+
+    #[test]
+    fn the_last_is_tried_again_where_somebody_needs_it() {
+        let (mut decisions, now) = decisions(None, 1);
+        assert_eq!(decisions.decide_plainly(now, true, true), Some(1));
+        assert!(decisions.has_ended());
+        decisions.hear(Told::Again(7));
+        assert!(decisions.has_ended(), "that was another");
+        decisions.hear(Told::Again(1));
+        assert!(!decisions.is_over() && !decisions.has_ended());
+        assert_eq!(decisions.decide_plainly(now, true, true), Some(2));
+        decisions.hear(Told::Over(2));
         assert!(decisions.is_over());
     }
 

@@ -143,8 +143,8 @@ impl HoldControl {
     }
 
     /// Lets everything go that left the loop before this cut was taken. It must be complete on this
-    /// worker, and the next must not be announced before it was [released](Self::released) everywhere:
-    /// what the next holds would otherwise not be known.
+    /// worker, and the next must not be announced before this was said on all workers: what the next holds
+    /// would otherwise not be known.
     pub fn release(&self, cut: u64) {
         self.shared.release.fetch_max(cut, SeqCst);
         self.wake();
@@ -286,6 +286,11 @@ pub(crate) fn hold<'scope, T: Timestamp, D: 'static>(
                     Work::Waiting => return,
                 }
             }
+            // Before anything is handed over: what is released is not part of a later cut.
+            let release = control.shared.release.load(SeqCst);
+            kept.release(release, |time, records| go(&holdings, release, time, records));
+            control.shared.held.store(kept.records, SeqCst);
+            control.shared.released.fetch_max(release, SeqCst);
             let asked = link.asked.get();
             let all_here = frontiers[0].frontier().iter().all(|time| time.inner.cuts >= asked);
             if !link.is_written(asked) && all_here {
@@ -295,10 +300,6 @@ pub(crate) fn hold<'scope, T: Timestamp, D: 'static>(
                     activator.activate();
                 }
             }
-            let release = control.shared.release.load(SeqCst);
-            kept.release(release, |time, records| go(&holdings, release, time, records));
-            control.shared.held.store(kept.records, SeqCst);
-            control.shared.released.fetch_max(release, SeqCst);
             holdings.follow(kept.settle());
         }
     });

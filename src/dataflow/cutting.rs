@@ -14,6 +14,7 @@ use timely_statefun_operators::{
 };
 
 use super::ingress::{ComesBack, Ingress, Source};
+use super::releases::Releases;
 use super::snapshots::{self, Next, Reading, Records, Scribe, SetNumber, SnapshotDone, Snapshots};
 use crate::dead_letter::{Reason, Stopped};
 use crate::dispatch::{self, Back, Dispatcher, Restoring, Routed};
@@ -34,6 +35,8 @@ pub(super) struct Cutting<'scope, T: Timestamp> {
     pub(super) set: SetNumber,
     pub(super) reading: Option<Rc<RefCell<Reading>>>,
     pub(super) decider: Decider<T>,
+    /// If something of what the set emits is held.
+    pub(super) releases: Option<Rc<Releases<T>>>,
     /// What is told of snapshots.
     pub(super) done: Stream<'scope, T, Vec<SnapshotDone<T>>>,
 }
@@ -142,6 +145,7 @@ pub(super) struct Cutter<M, T: Timestamp> {
     set_name: String,
     worker: (usize, usize),
     restore: Option<Restore<M, T>>,
+    releases: Option<Ending<T>>,
     /// The cut that the dispatcher has taken, and of which it does not know what became of it.
     taken: Option<u64>,
     memory_max: usize,
@@ -153,6 +157,15 @@ struct Restore<M, T> {
     restoring: Option<Restoring<M, T>>,
     /// The cut whose parts are being read.
     cut: Option<u64>,
+}
+
+/// Says that no more cuts come, when the loop is over.
+struct Ending<T: Timestamp>(Rc<Releases<T>>);
+
+impl<T: Timestamp> Drop for Ending<T> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 type FunctionsOf<M, T> = Dispatcher<M, T, Held>;
@@ -177,6 +190,7 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
                 restoring: None,
                 cut: None,
             }),
+            releases: cutting.releases.clone().map(Ending),
             taken: None,
             memory_max,
         }
@@ -196,7 +210,12 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
         while let Some(fate) = scribe.fate(self.set) {
             if self.taken.take_if(|taken| *taken == fate.cut).is_some() {
                 match fate.committed {
-                    true => dispatcher.commit_cut(),
+                    true => {
+                        dispatcher.commit_cut();
+                        if let Some(Ending(releases)) = &self.releases {
+                            releases.committed(fate.cut);
+                        }
+                    }
                     false => dispatcher.abandon_cut(),
                 }
             }
@@ -295,7 +314,12 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
             Ok(Next::Part(part)) => {
                 let sets = self.scribe.borrow().set_names();
                 let set = (self.set_name.as_str(), &*sets);
-                let part = restore.part(now_ms, &part, set, self.worker, dispatcher, back);
+                let releases = self.releases.as_ref().map(|Ending(releases)| &**releases);
+                let part = if part.entry.name.is_held() {
+                    bring_back(&part, set, self.worker, releases)
+                } else {
+                    restore.part(now_ms, &part, set, self.worker, dispatcher, back)
+                };
                 part.map(|()| Work::More)
             }
             Ok(Next::End) => match restore.restoring.take() {
@@ -308,6 +332,9 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
                 None => {
                     #[cfg(statefun_planted)]
                     crate::planted::reach("restored");
+                    if let Some(Ending(releases)) = &self.releases {
+                        releases.restored(&restore.reading.borrow().held_cuts());
+                    }
                     self.restore = None;
                     Ok(Work::Done)
                 }
@@ -318,6 +345,28 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
             Stopped { address: None, reason, worker }
         })
     }
+}
+
+/// Brings back what is held in a part.
+fn bring_back<T: Timestamp>(
+    part: &PartReader,
+    (set, sets): (&str, &[String]),
+    worker: (usize, usize),
+    releases: Option<&Releases<T>>,
+) -> Result<(), String> {
+    let Some(releases) = releases else {
+        let file = part.entry.name;
+        // It may be of other sets.
+        return snapshots::held_of(
+            part,
+            set,
+            sets,
+            worker,
+            &mut |_| Err(format!("\"{file}\" has held egress of \"{set}\", which holds none")),
+            &mut |_, _, _| Ok(()),
+        );
+    };
+    releases.bring_back(part, set, sets, worker)
 }
 
 impl<M: ExchangeData, T: Timestamp> Restore<M, T> {

@@ -18,8 +18,10 @@ use timely_statefun_operators::CutMarks;
 
 use super::handler::Chains;
 use super::ingress::{ComesBack, Ingress};
-use super::{Handle, SnapshotDone, Snapshots};
+use super::{Handle, Held, Releases, SnapshotDone, Snapshots};
 use crate::dead_letter::DeadLetter;
+#[cfg(feature = "testing")]
+use crate::dispatch::Holding;
 use crate::dispatch::{Batch, ErasedEgress};
 use crate::egress::Egress;
 use crate::error::{Error, Kind};
@@ -36,6 +38,10 @@ pub(super) fn dead_letters<M>() -> Egress<DeadLetter<M>> {
 /// What is told of snapshots.
 type Done<'scope, T> = Stream<'scope, T, Vec<SnapshotDone<T>>>;
 
+/// What a set that is cut has besides: its snapshots, what it holds, what it feeds, what is told of snapshots.
+pub(super) type Cut<'scope, T> =
+    (Snapshots<T>, Option<Rc<Releases<T>>>, Chains, Done<'scope, T>);
+
 /// One egress, not yet taken.
 pub(crate) type Batches<'scope, T> = Stream<'scope, T, Vec<Batch>>;
 
@@ -47,6 +53,8 @@ pub struct Egresses<'scope, T: Timestamp, M> {
     handle: Handle<T>,
     /// If snapshots are taken.
     cutting: Option<(Snapshots<T>, Chains)>,
+    /// If something is held.
+    releases: Option<Rc<Releases<T>>>,
     snapshots: RefCell<Option<Done<'scope, T>>>,
     message: std::marker::PhantomData<fn() -> M>,
 }
@@ -57,15 +65,17 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         bound: Vec<ErasedEgress<T>>,
         dead_letters_read: Rc<Cell<bool>>,
         handle: Handle<T>,
-        snapshots: Option<(Snapshots<T>, Chains, Done<'scope, T>)>,
+        snapshots: Option<Cut<'scope, T>>,
     ) -> Self {
         let parts = RefCell::new(parts.into_iter().map(Some).collect());
-        let (cutting, snapshots) = match snapshots {
-            Some((snapshots, chains, done)) => (Some((snapshots, chains)), Some(done)),
-            None => (None, None),
+        let (cutting, releases, snapshots) = match snapshots {
+            Some((snapshots, releases, chains, done)) => {
+                (Some((snapshots, chains)), releases, Some(done))
+            }
+            None => (None, None, None),
         };
         let (snapshots, message) = (RefCell::new(snapshots), std::marker::PhantomData);
-        Egresses { parts, bound, dead_letters_read, handle, cutting, snapshots, message }
+        Egresses { parts, bound, dead_letters_read, handle, cutting, releases, snapshots, message }
     }
 
     /// The records of an egress, each at the ingress time that caused it. Each egress can be taken
@@ -73,12 +83,34 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
     ///
     /// # Errors
     ///
-    /// If the egress is not bound, was bound with another type, or was taken before.
+    /// If the egress is not bound, was bound with another type, is [held](Self::held), or was taken before.
     pub fn stream<E: 'static>(
         &self,
         egress: Egress<E>,
     ) -> Result<Stream<'scope, T, Vec<E>>, Error> {
         self.take(self.number(egress)?, egress.name())
+    }
+
+    /// The records of an egress that is [held](crate::Functions::held_egress), each of which leaves when the cut
+    /// is durable that contains what caused it. Each egress can be taken once.
+    ///
+    /// # Errors
+    ///
+    /// If the egress is not bound, was bound with another type, is not held, or was taken before.
+    pub fn held<E: 'static>(&self, egress: Egress<E>) -> Result<Held<'scope, T, E>, Error> {
+        let (at, name) = (self.number(egress)?, egress.name());
+        let not_held = || Kind::NotHeld(name.to_owned());
+        self.bound[at].holding.ok_or_else(not_held)?;
+        let cutting = self.cutting.as_ref().zip(self.releases.clone());
+        let ((snapshots, _), releases) = cutting.ok_or_else(not_held)?;
+        let part = self.parts.borrow_mut()[at].take();
+        let batches = part.ok_or_else(|| Kind::EgressTaken(name.to_owned()))?;
+        Ok(Held::new(batches, releases, at, name, snapshots.runtime().clone()))
+    }
+
+    /// How many records are held on this worker now.
+    pub fn records_held(&self) -> usize {
+        self.releases.as_ref().map_or(0, |releases| releases.held())
     }
 
     /// The number of an egress of this type.
@@ -203,10 +235,16 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
     /// The egresses that were not taken, with their names.
     #[cfg(feature = "testing")]
     pub(crate) fn rest(&self) -> Vec<(&'static str, Batches<'scope, T>)> {
-        let names = self.bound.iter().map(|egress| egress.name);
         let mut parts = self.parts.borrow_mut();
-        let rest = names.zip(parts.iter_mut()).map(|(name, part)| Some((name, part.take()?)));
-        rest.flatten().collect()
+        let rest = self.bound.iter().zip(parts.iter_mut()).filter_map(|(egress, part)| {
+            let part = part.take()?;
+            let part = match egress.holding {
+                Some(holding) => bare(part, holding),
+                None => part,
+            };
+            Some((egress.name, part))
+        });
+        rest.collect()
     }
 
     fn take<E: 'static>(
@@ -214,6 +252,9 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         at: usize,
         name: &'static str,
     ) -> Result<Stream<'scope, T, Vec<E>>, Error> {
+        if self.bound.get(at).is_some_and(|egress| egress.holding.is_some()) {
+            return Err(Kind::Held(name.to_owned()).into());
+        }
         let part = self.parts.borrow_mut()[at].take();
         let part = part.ok_or_else(|| Kind::EgressTaken(name.to_owned()))?;
         Ok(unpack(part, name))
@@ -245,6 +286,18 @@ fn unpack<'scope, T: Timestamp, E: 'static>(
         }
     });
     records
+}
+
+/// Batches of an egress that is held as if it were not.
+#[cfg(feature = "testing")]
+fn bare<'scope, T: Timestamp>(
+    batches: Batches<'scope, T>,
+    holding: Holding<T>,
+) -> Batches<'scope, T> {
+    each(batches, "Bare", move |batch: Batch| {
+        let records = holding.bare(batch.records);
+        Batch { records, ..batch }
+    })
 }
 
 /// Another record for each, in order.

@@ -2,10 +2,13 @@
 //! and is taken apart.
 
 mod cutting;
+mod delivery;
 mod egresses;
 mod handler;
+mod held;
 mod ingress;
 mod persist;
+mod releases;
 mod snapshots;
 
 use std::cell::Cell;
@@ -13,14 +16,17 @@ use std::rc::Rc;
 
 use timely::ExchangeData;
 use timely::progress::Timestamp;
-use timely_statefun_operators::{Demux, LoopConfig, LoopHandle, keyed_loop};
+use timely_statefun_operators::{Demux, LoopConfig, LoopHandle, holding_loop, keyed_loop};
 
 use cutting::Cutting;
+pub use delivery::SinkHandle;
 pub use egresses::Egresses;
 use handler::{Chains, FunctionHandler};
+pub use held::{Acknowledge, Held, Released};
 use ingress::Envelopes;
 pub use ingress::Ingress;
 pub use persist::{Persisted, PersistedUpdates};
+use releases::Releases;
 pub use snapshots::{SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
 
 use crate::dead_letter::Stopped;
@@ -57,7 +63,14 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
 ) -> Result<Egresses<'scope, T, M>, Error> {
     functions.check()?;
     let scope = ingresses.first().ok_or(Kind::NoIngress)?.stream.scope();
-    let cutting = Cutting::of(scope, &functions.name, &ingresses)?;
+    let mut cutting = Cutting::of(scope, &functions.name, &ingresses)?;
+    let held = functions.egresses.iter().find(|egress| egress.holding.is_some());
+    if let (None, Some(held)) = (&cutting, held) {
+        return Err(Kind::HeldWithoutSnapshots(held.name.to_owned()).into());
+    }
+    if let Some(cutting) = &mut cutting {
+        cutting.releases = Releases::of(&functions.egresses, cutting.set, &cutting.scribe);
+    }
     let names = functions.names();
     let ingresses = ingresses.into_iter().enumerate().map(|(number, ingress)| {
         let mut names = names.clone();
@@ -76,9 +89,31 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
     let chains = Chains::default();
     let handler =
         FunctionHandler::new(functions, names, read, place, cutting.as_ref(), chains.clone());
-    let (output, handle) = keyed_loop(scope, &name, ingresses, config, cuts, handler);
-    let parts = output.demux(&name, bound.len() + 1, |batch: &Batch| batch.egress);
-    let snapshots = cutting.map(|cutting| (cutting.snapshots, chains, cutting.done));
+    let route = |batch: &Batch| batch.egress;
+    let holds = cutting.as_ref().and_then(|cutting| {
+        let restores = cutting.reading.is_some();
+        cutting.releases.as_ref().map(|releases| releases.hold(restores))
+    });
+    let (parts, handle) = match holds.zip(cuts.clone()) {
+        None => {
+            let (output, handle) = keyed_loop(scope, &name, ingresses, config, cuts, handler);
+            (output.demux(&name, bound.len() + 1, route), handle)
+        }
+        Some((hold, cuts)) => {
+            let (outputs, handle) =
+                holding_loop(scope, &name, ingresses, config, cuts, hold, handler);
+            let free = outputs.free.demux(&name, bound.len() + 1, route);
+            let kept = outputs.kept.demux(&format!("{name}, held"), bound.len() + 1, route);
+            let is_held = |at: usize| bound.get(at).is_some_and(|egress| egress.holding.is_some());
+            let parts = free.into_iter().zip(kept).enumerate();
+            let parts = parts.map(|(at, (free, kept))| if is_held(at) { kept } else { free });
+            (parts.collect(), handle)
+        }
+    };
+    let snapshots = cutting.map(|cutting| {
+        let Cutting { snapshots, releases, done, .. } = cutting;
+        (snapshots, releases, chains, done)
+    });
     Ok(Egresses::new(parts, bound, dead_letters_read, handle, snapshots))
 }
 

@@ -5,15 +5,20 @@ use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::held::{Holding, OfBin};
 use super::kept::{Emitter, Keeping};
 use crate::egress::Egress;
 use crate::message::Mismatch;
 use crate::state::FunctionState;
 use crate::typed::{TypedMessage, TypedValue};
+use crate::value::Value;
 
-/// Records of one egress and one time, on their way out: a `Vec` of the egress's own type.
+/// Records of one egress and one time, on their way out: a `Vec` of the egress's own type, or, of an egress
+/// that is held, of [`OfBin`]s of it.
 pub(crate) struct Batch {
     pub(crate) egress: usize,
+    /// The cut that released it. 0 if none did.
+    pub(crate) cut: u64,
     pub(crate) records: Box<dyn Any>,
 }
 
@@ -28,6 +33,8 @@ pub(crate) struct ErasedEgress<T> {
     emit_typed: Option<EmitTyped<T>>,
     /// If its records are kept.
     pub(crate) keeping: Option<Keeping<T>>,
+    /// If its records are held.
+    pub(crate) holding: Option<Holding<T>>,
 }
 
 type EmitTyped<T> = fn(&mut dyn AnyBuffer<T>, &T, TypedValue) -> Result<(), Mismatch>;
@@ -47,6 +54,17 @@ impl<T: Clone + PartialEq + 'static> ErasedEgress<T> {
             make: || Box::new(Buffer::<T, E>::new()),
             emit_typed: None,
             keeping: None,
+            holding: None,
+        }
+    }
+
+    /// The same egress, held.
+    pub(crate) fn held<E: Value>(self) -> Self {
+        debug_assert!(self.carries::<E>());
+        ErasedEgress {
+            make: || Box::new(Buffer::<T, E> { emitters: Some(Vec::new()), ..Buffer::new() }),
+            holding: Some(Holding::of::<E>()),
+            ..self
         }
     }
 
@@ -89,16 +107,27 @@ pub(super) struct Buffer<T, E> {
     records: Vec<(T, E)>,
     /// How many of the records will certainly leave.
     committed: usize,
+    /// If it matters who emitted them: the bins, each with where its records end.
+    emitters: Option<Vec<(usize, u16)>>,
 }
 
 impl<T, E> Buffer<T, E> {
     fn new() -> Self {
-        Buffer { records: Vec::new(), committed: 0 }
+        Buffer { records: Vec::new(), committed: 0, emitters: None }
     }
 
     /// What the running invocation has emitted.
     pub(super) fn uncommitted(&self) -> impl Iterator<Item = &(T, E)> {
         self.records[self.committed..].iter()
+    }
+
+    /// Notes who has emitted what the running invocation emitted.
+    pub(super) fn note_emitter(&mut self, bin: u16) {
+        let end = self.records.len();
+        match self.emitters.as_mut().and_then(|emitters| emitters.last_mut()) {
+            Some((last, of)) if *of == bin => *last = end,
+            _ => self.emitters.iter_mut().for_each(|emitters| emitters.push((end, bin))),
+        }
     }
 
     /// Adds a record that will certainly leave.
@@ -121,18 +150,22 @@ impl<T: Clone + PartialEq + 'static, E: 'static> AnyBuffer<T> for Buffer<T, E> {
     fn drain(&mut self, egress: usize, receive: &mut dyn FnMut(&T, Batch)) -> u64 {
         self.committed = 0;
         let count = self.records.len() as u64;
-        let mut records = self.records.drain(..);
-        let Some((mut time, first)) = records.next() else { return 0 };
-        let mut batch = vec![first];
-        for (next, record) in records {
-            if next != time {
-                let records = Box::new(std::mem::take(&mut batch));
-                receive(&time, Batch { egress, records });
-                time = next;
+        let records = self.records.drain(..);
+        match &mut self.emitters {
+            None => in_batches(egress, records, receive),
+            Some(emitters) => {
+                let mut emitters = emitters.drain(..);
+                let mut emitter = emitters.next();
+                let of_bins = records.enumerate().map(|(at, (time, record))| {
+                    if emitter.is_some_and(|(end, _)| end <= at) {
+                        emitter = emitters.next();
+                    }
+                    let (_, bin) = emitter.expect("somebody emitted each record");
+                    (time, (bin, record) as OfBin<E>)
+                });
+                in_batches(egress, of_bins, receive);
             }
-            batch.push(record);
         }
-        receive(&time, Batch { egress, records: Box::new(batch) });
         count
     }
 
@@ -143,6 +176,25 @@ impl<T: Clone + PartialEq + 'static, E: 'static> AnyBuffer<T> for Buffer<T, E> {
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
     }
+}
+
+/// Gives records in batches, each of which has one time, in order.
+fn in_batches<T: PartialEq, R: 'static>(
+    egress: usize,
+    mut records: impl Iterator<Item = (T, R)>,
+    receive: &mut dyn FnMut(&T, Batch),
+) {
+    let Some((mut time, first)) = records.next() else { return };
+    let mut batch = vec![first];
+    for (next, record) in records {
+        if next != time {
+            let records = Box::new(std::mem::take(&mut batch));
+            receive(&time, Batch { egress, cut: 0, records });
+            time = next;
+        }
+        batch.push(record);
+    }
+    receive(&time, Batch { egress, cut: 0, records: Box::new(batch) });
 }
 
 /// A use of an egress that does not fit its binding.
@@ -166,6 +218,8 @@ pub(crate) struct Egresses<T> {
     touched: Vec<usize>,
     /// How many records have left each.
     left: Vec<u64>,
+    /// Whether some are held.
+    are_held: bool,
     dead_letters_read: Rc<Cell<bool>>,
 }
 
@@ -179,7 +233,8 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
         let buffers = bound.iter().chain([&dead_letters]).map(|egress| (egress.make)());
         let buffers: Vec<_> = buffers.collect();
         let left = vec![0; buffers.len()];
-        Egresses { bound, buffers, touched: Vec::new(), left, dead_letters_read }
+        let are_held = bound.iter().any(|egress| egress.holding.is_some());
+        Egresses { bound, buffers, touched: Vec::new(), left, are_held, dead_letters_read }
     }
 
     pub(super) fn emit<E: 'static>(
@@ -248,6 +303,21 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
     pub(super) fn keepings(&self) -> impl Iterator<Item = (usize, &'static str, Keeping<T>)> {
         let bound = self.bound.iter().enumerate();
         bound.filter_map(|(at, bound)| bound.keeping.map(|keeping| (at, bound.name, keeping)))
+    }
+
+    /// Whether some are held.
+    #[inline]
+    pub(super) fn are_held(&self) -> bool {
+        self.are_held
+    }
+
+    /// Notes who has emitted what the running invocation emitted to those that are held.
+    pub(super) fn note_emitter(&mut self, bin: u16) {
+        for at in &self.touched {
+            if let Some(holding) = self.bound[*at].holding {
+                holding.note_emitter(&mut *self.buffers[*at], bin);
+            }
+        }
     }
 
     /// Whether the running invocation has emitted to an egress.

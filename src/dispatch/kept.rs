@@ -8,8 +8,9 @@ use std::any::Any;
 use std::hash::Hash;
 
 use super::egresses::{AnyBuffer, Buffer};
+use super::held::type_of;
 use super::{Dispatcher, Head, TypeIndex};
-use crate::address::{Id, TypeName};
+use crate::address::Id;
 use crate::buffer::BufferSpec;
 use crate::placement;
 use crate::state::{Declared, FunctionState};
@@ -220,16 +221,12 @@ impl KeptEgresses {
     }
 }
 
-/// The type whose state the records of an egress are. No function is of it.
-fn type_of(egress: &str) -> TypeName {
-    TypeName::new(&format!("egress:{egress}")).expect("egresses have such names")
-}
-
 impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     /// Makes entries for the records of egresses that are kept.
     pub(super) fn make_kept_entries(&mut self) {
         let keepings: Vec<_> = self.egresses.keepings().collect();
         for (egress, name, keeping) in keepings {
+            // The type whose state the records of an egress are. No function is of it.
             let number = self.names.index(&type_of(name));
             self.make_entries();
             let entry = &mut self.entries[number as usize];

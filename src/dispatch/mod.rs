@@ -12,6 +12,7 @@ mod delayed;
 mod effects;
 mod egresses;
 mod expiry;
+mod held;
 mod kept;
 mod later;
 mod mailboxes;
@@ -42,6 +43,7 @@ pub(crate) use calls::{CallAnswer, CallDelayed, CallEffects, CallFailure, CallKe
 pub use context::{Context, NoCaller};
 pub use delayed::TokenInUse;
 pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
+pub(crate) use held::{HeldRecords, Holding, OfBin, egress_of, type_of};
 pub(crate) use kept::{Keeping, Sums};
 pub(crate) use names::Names;
 pub use operations::Outcome;
@@ -484,6 +486,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 note_bytes(&mut self.cuts, cut_bytes, state);
                 if !self.kept.is_empty() {
                     self.keep_emitted(head);
+                }
+                if self.egresses.are_held() {
+                    self.note_emitter(head);
                 }
                 self.egresses.commit();
                 if !self.effects.is_empty() {

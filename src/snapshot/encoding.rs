@@ -8,8 +8,11 @@ use twox_hash::XxHash3_64;
 
 use super::error::{Kind, SnapshotError};
 
-/// The format that is written. All versions up to it are read.
+/// The format of most files. All versions up to the one that a file may have are read.
 pub(super) const VERSION: u32 = 1;
+
+/// The format of manifests that name held egress, which those who do not know it must not miss.
+pub(super) const HELD_VERSION: u32 = 2;
 
 /// What begins every file, in every version: eight bytes that say what it is, its version, and half
 /// of the checksum of these twelve, so that damage is not taken for a newer version.
@@ -21,19 +24,20 @@ pub(super) fn checksum(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
 
-pub(super) fn put_preamble(bytes: &mut Vec<u8>, magic: [u8; 8]) {
+pub(super) fn put_preamble(bytes: &mut Vec<u8>, magic: [u8; 8], version: u32) {
     let start = bytes.len();
     bytes.extend(magic);
-    put_u32(bytes, VERSION);
+    put_u32(bytes, version);
     let sum = checksum(&bytes[start..]) as u32;
     put_u32(bytes, sum);
 }
 
-/// Checks the preamble and gives the version, which is one that can be read.
+/// Checks the preamble and gives the version, which is one that can be read: at most `known`.
 pub(super) fn check_preamble(
     file: &str,
     bytes: &[u8],
     magic: [u8; 8],
+    known: u32,
 ) -> Result<u32, SnapshotError> {
     let Some(preamble) = bytes.get(..PREAMBLE) else {
         return Err(SnapshotError::damaged(file, "it is cut short"));
@@ -47,8 +51,8 @@ pub(super) fn check_preamble(
     }
     match word(8) {
         0 => Err(SnapshotError::damaged(file, "its format version is 0")),
-        found if found > VERSION => {
-            Err(Kind::NewerVersion { file: file.to_owned(), found, known: VERSION }.into())
+        found if found > known => {
+            Err(Kind::NewerVersion { file: file.to_owned(), found, known }.into())
         }
         version => Ok(version),
     }

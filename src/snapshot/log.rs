@@ -41,6 +41,8 @@ pub(crate) struct Cut {
     /// The cut it is an increment of. `None`: it is full.
     pub(crate) base: Option<u64>,
     pub(crate) parts: Vec<PartEntry>,
+    /// The held egress of cuts before it that is not acknowledged, by cut, in order.
+    pub(crate) held: Vec<Link>,
     pub(crate) notes: BTreeMap<String, Bytes>,
     pub(crate) at_ms: u64,
 }
@@ -188,7 +190,8 @@ impl Log {
             return Err(fenced.clone());
         }
         let chain = self.chain_of(&cut)?;
-        let Cut { cut, parts, notes, at_ms, .. } = cut;
+        let Cut { cut, parts, notes, at_ms, mut held, .. } = cut;
+        held.extend(Link::held(self.execution, cut, &parts));
         let names: Vec<_> = parts.iter().map(|part| part.name.to_string()).collect();
         self.files.settle(names.iter().map(String::as_str)).await?;
         #[cfg(statefun_planted)]
@@ -205,7 +208,12 @@ impl Log {
                 at_ms,
             };
             let floor = header.floor;
-            let commit = Commit { header, chain: chain.clone(), notes: notes.clone() };
+            let commit = Commit {
+                header,
+                chain: chain.clone(),
+                notes: notes.clone(),
+                held: held.clone(),
+            };
             let bytes = Entry::Commit(commit.clone()).bytes();
             if self.files.create(&slot_file(slot), bytes).await? == Created::Exists {
                 match read(&self.files, slot).await? {
@@ -267,6 +275,7 @@ impl Log {
                 return refused(format!("part \"{}\" is not its own, or twice", part.name));
             }
         }
+        parts.retain(|part| !part.name.is_held());
         chain.push(Link { execution: self.execution, cut: cut.cut, parts });
         Ok(chain)
     }
@@ -311,5 +320,6 @@ impl Log {
 fn same(there: &Commit, commit: &Commit) -> bool {
     let at_ms = commit.header.at_ms;
     let header = Header { at_ms, ..there.header.clone() };
-    (header, &there.chain, &there.notes) == (commit.header.clone(), &commit.chain, &commit.notes)
+    let there = (header, &there.chain, &there.notes, &there.held);
+    there == (commit.header.clone(), &commit.chain, &commit.notes, &commit.held)
 }

@@ -1,15 +1,17 @@
 //! What the files of the manifest log say: a claim, with which an execution begins, or a commit, which
 //! makes a snapshot count.
 //!
-//! A commit names every part that its snapshot needs, also those of the cuts it builds upon. So one
-//! manifest is enough to restore from, whatever becomes of older ones.
+//! A commit names every part that its snapshot needs, also those of the cuts it builds upon, and those with
+//! the held egress of cuts that were not acknowledged. So one manifest is enough to restore from, whatever
+//! becomes of older ones.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::encoding::{
-    PREAMBLE, Reader, check_preamble, checksum, put_bytes, put_preamble, put_u32, put_u64, put_u128,
+    HELD_VERSION, PREAMBLE, Reader, VERSION, check_preamble, checksum, put_bytes, put_preamble,
+    put_u32, put_u64, put_u128,
 };
 use super::error::SnapshotError;
 use super::part::{PartEntry, PartName};
@@ -75,6 +77,8 @@ pub(crate) struct Commit {
     pub(crate) chain: Vec<Link>,
     /// What the writer says of the cut, by name.
     pub(crate) notes: BTreeMap<String, Bytes>,
+    /// The held egress of cuts up to this one that was not acknowledged, by cut, in order.
+    pub(crate) held: Vec<Link>,
 }
 
 /// One cut that a snapshot is made of.
@@ -87,6 +91,14 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// The held egress of a cut that has these parts, if there is any.
+    pub(crate) fn held(execution: u64, cut: u64, parts: &[PartEntry]) -> Option<Self> {
+        let held = parts.iter().filter(|part| part.name.is_held());
+        let mut parts: Vec<PartEntry> = held.copied().collect();
+        parts.sort_by_key(|part| part.name);
+        (!parts.is_empty()).then_some(Link { execution, cut, parts })
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
     }
@@ -110,7 +122,7 @@ impl Commit {
 
     /// Everything that must be read to restore it, in this order.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &PartEntry> {
-        self.chain.iter().flat_map(|link| &link.parts)
+        self.chain.iter().chain(&self.held).flat_map(|link| &link.parts)
     }
 }
 
@@ -125,7 +137,11 @@ impl Entry {
     /// The bytes of the file.
     pub(crate) fn bytes(&self) -> Bytes {
         let mut bytes = Vec::new();
-        put_preamble(&mut bytes, MAGIC);
+        let version = match self {
+            Entry::Commit(commit) if !commit.held.is_empty() => HELD_VERSION,
+            _ => VERSION,
+        };
+        put_preamble(&mut bytes, MAGIC, version);
         let Header { slot, execution, nonce, program, bins, floor, at_ms } = self.header();
         bytes.push(match self {
             Entry::Claim(_) => CLAIM,
@@ -154,7 +170,7 @@ impl Entry {
     /// If they are not those of an entry, are damaged, of a newer version, or of another slot.
     pub(crate) fn read(slot: u64, bytes: &Bytes) -> Result<Self, SnapshotError> {
         let file = &slot_file(slot);
-        check_preamble(file, bytes, MAGIC)?;
+        let version = check_preamble(file, bytes, MAGIC, HELD_VERSION)?;
         let body = bytes.len().checked_sub(8).filter(|body| *body >= PREAMBLE);
         let body = body.ok_or_else(|| SnapshotError::damaged(file, "it is cut short"))?;
         if Reader::new(file, bytes.slice(body..)).u64()? != checksum(&bytes[..body]) {
@@ -180,8 +196,8 @@ impl Entry {
             return Err(reader.damaged("it contradicts itself"));
         }
         let entry = match kind {
-            CLAIM => Entry::Claim(Claim::read(header, &mut reader)?),
-            COMMIT => Entry::Commit(Commit::read(header, &mut reader)?),
+            CLAIM if version == VERSION => Entry::Claim(Claim::read(header, &mut reader)?),
+            COMMIT => Entry::Commit(Commit::read(header, version, &mut reader)?),
             other => return Err(reader.damaged(format!("there is no entry of kind {other}"))),
         };
         reader.end()?;
@@ -213,10 +229,10 @@ impl Claim {
     }
 }
 
-impl Commit {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        put_u32(bytes, u32::try_from(self.chain.len()).expect("chains have a maximum"));
-        for Link { execution, cut, parts } in &self.chain {
+impl Link {
+    fn put_all(links: &[Link], bytes: &mut Vec<u8>) {
+        put_u32(bytes, u32::try_from(links.len()).expect("chains have a maximum"));
+        for Link { execution, cut, parts } in links {
             put_u64(bytes, *execution);
             put_u64(bytes, *cut);
             put_u32(bytes, u32::try_from(parts.len()).expect("parts are large"));
@@ -227,15 +243,11 @@ impl Commit {
                 put_u64(bytes, *checksum);
             }
         }
-        put_u32(bytes, u32::try_from(self.notes.len()).expect("notes are few"));
-        for (name, note) in &self.notes {
-            put_bytes(bytes, name.as_bytes());
-            put_bytes(bytes, note);
-        }
     }
 
-    fn read(header: Header, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
-        let mut chain: Vec<Link> = Vec::new();
+    /// Reads what was put. `what` they are, for messages.
+    fn read_all(what: &str, reader: &mut Reader<'_>) -> Result<Vec<Link>, SnapshotError> {
+        let mut links: Vec<Link> = Vec::new();
         let mut bytes = 0_u64;
         for _ in 0..reader.count(20)? {
             let (execution, cut) = (reader.u64()?, reader.u64()?);
@@ -252,14 +264,37 @@ impl Commit {
             if cut > CUTS_MAX || bytes > BYTES_MAX {
                 return Err(reader.damaged("its cuts have numbers or parts that none has"));
             }
-            if chain.last().is_some_and(|last| last.cut >= cut || last.execution > execution) {
-                return Err(reader.damaged("its chain is in disorder"));
+            if links.last().is_some_and(|last| last.cut >= cut || last.execution > execution) {
+                return Err(reader.damaged(format!("its {what} is in disorder")));
             }
-            chain.push(Link { execution, cut, parts });
+            links.push(Link { execution, cut, parts });
         }
-        if chain.last().is_none_or(|last| last.execution != header.execution) {
+        Ok(links)
+    }
+}
+
+impl Commit {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        Link::put_all(&self.chain, bytes);
+        put_u32(bytes, u32::try_from(self.notes.len()).expect("notes are few"));
+        for (name, note) in &self.notes {
+            put_bytes(bytes, name.as_bytes());
+            put_bytes(bytes, note);
+        }
+        if !self.held.is_empty() {
+            Link::put_all(&self.held, bytes);
+        }
+    }
+
+    fn read(
+        header: Header,
+        version: u32,
+        reader: &mut Reader<'_>,
+    ) -> Result<Self, SnapshotError> {
+        let chain = Link::read_all("chain", reader)?;
+        let Some(own) = chain.last().filter(|last| last.execution == header.execution) else {
             return Err(reader.damaged("its chain does not end with itself"));
-        }
+        };
         let mut notes = BTreeMap::new();
         for _ in 0..reader.count(16)? {
             let name = reader.string()?;
@@ -268,6 +303,18 @@ impl Commit {
             }
             notes.insert(name, reader.bytes()?);
         }
-        Ok(Commit { header, chain, notes })
+        let mut held = Vec::new();
+        if version >= HELD_VERSION {
+            held = Link::read_all("held egress", reader)?;
+            let is_held = |link: &Link| {
+                let mut parts = link.parts.iter().peekable();
+                parts.peek().is_some() && parts.all(|part| part.name.is_held())
+            };
+            let ends = held.last().is_some_and(|last| last.cut <= own.cut);
+            if !ends || !held.iter().all(is_held) {
+                return Err(reader.damaged("its held egress contradicts itself"));
+            }
+        }
+        Ok(Commit { header, chain, notes, held })
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::encoding::{
-    PREAMBLE, Reader, check_preamble, checksum, put_preamble, put_u16, put_u32, put_u64,
+    PREAMBLE, Reader, VERSION, check_preamble, checksum, put_preamble, put_u16, put_u32, put_u64,
 };
 use super::error::SnapshotError;
 
@@ -31,7 +31,7 @@ pub(crate) struct PartName {
     pub(crate) cut: u64,
     /// The worker's index among all workers of all processes.
     pub(crate) worker: u32,
-    /// Counts the worker's parts of the cut.
+    /// Counts the worker's parts of the cut; from [`HELD`](Self::HELD) on, those that have held egress.
     pub(crate) index: u32,
 }
 
@@ -44,6 +44,14 @@ impl fmt::Display for PartName {
 }
 
 impl PartName {
+    /// The index of a worker's first part that has held egress, and nothing else.
+    pub(crate) const HELD: u32 = 500_000;
+
+    /// Whether it has held egress.
+    pub(crate) fn is_held(&self) -> bool {
+        self.index >= Self::HELD
+    }
+
     /// The part whose file this is, if it is one.
     pub(crate) fn of(file: &str) -> Option<Self> {
         let mut steps = file.strip_prefix("part/")?.split('/');
@@ -171,7 +179,7 @@ impl Gathered {
         // In the order in which it was gathered, where kind and bin are the same.
         places.sort_unstable();
         let mut bytes = Vec::with_capacity(PREAMBLE + gathered.len() + 64 * SECTION + TAIL);
-        put_preamble(&mut bytes, MAGIC);
+        put_preamble(&mut bytes, MAGIC, VERSION);
         let mut sections: Vec<(u16, u32, usize, usize)> = Vec::new();
         for (kind, bin, start, end) in places {
             let at = bytes.len();
@@ -238,7 +246,7 @@ impl PartReader {
     /// name says. Sections are checked when they are read.
     pub(crate) fn new(name: PartName, bytes: Bytes) -> Result<Self, SnapshotError> {
         let file = &name.to_string();
-        check_preamble(file, &bytes, MAGIC)?;
+        check_preamble(file, &bytes, MAGIC, VERSION)?;
         let damaged = |why: &str| SnapshotError::damaged(file, why);
         let body = bytes.len().checked_sub(TAIL).ok_or_else(|| damaged("it is cut short"))?;
         let mut tail = Reader::new(file, bytes.slice(body..));

@@ -27,6 +27,10 @@ pub struct SnapshotStatus {
     pub uploading_since_ms: Option<u64>,
     /// Bytes that are not stored yet.
     pub bytes_pending: u64,
+    /// The cuts whose records of [held](crate::Functions::held_egress) egresses were not acknowledged, as the
+    /// process of worker 0 knows. Too many of them keep the next from being taken, and any the program from
+    /// ending.
+    pub unacknowledged: Vec<u64>,
     /// What failed last, if nothing has worked since.
     pub last_error: Option<SnapshotError>,
 }
@@ -114,6 +118,11 @@ impl Uploads {
             shared.tasks.remove(&cut).unwrap_or_default()
         };
         tasks.iter().for_each(AbortHandle::abort);
+    }
+
+    /// These cuts are not acknowledged.
+    pub(crate) fn unacknowledged(&self, cuts: Vec<u64>) {
+        lock(&self.shared).status.unacknowledged = cuts;
     }
 
     /// How it is getting on.

@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 use timely::progress::{Antichain, Timestamp};
 use timely_statefun_operators::{Bulletin, CutControl};
 
-use super::SnapshotDone;
+use super::acknowledgements::Acknowledgements;
+use super::{SetNumber, SnapshotDone};
 use super::news::{Failure, Fate, News, Written};
 use super::scribe::{both, note_latest};
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
-use crate::snapshot::{Cut, Keeper, Kept, PartEntry};
+use crate::snapshot::{Cut, Keeper, Kept, Link, PartEntry, Uploads};
 
 /// Decides on the cuts of one execution.
 pub(super) struct Chair<T: Timestamp> {
     peers: usize,
+    execution: u64,
     keeper: Keeper,
     control: CutControl<T>,
     deadline: Duration,
@@ -33,7 +35,13 @@ pub(super) struct Chair<T: Timestamp> {
     kept: (Sender<Kept>, Receiver<Kept>),
     /// What snapshots are stamped with.
     clock: Clock,
+    acknowledgements: Acknowledgements,
+    /// How often the last cut was given up in a row.
+    last_given_up: u32,
 }
+
+/// How often the last cut may be given up while egress is held for it.
+const LAST_TRIED_MAX: u32 = 3;
 
 struct Open<T> {
     cut: u64,
@@ -45,22 +53,49 @@ enum Stage<T> {
     /// Workers write it.
     Writing(BTreeMap<usize, Written<T>>),
     /// It is being committed.
-    Committing(SnapshotDone<T>),
+    /// It is being committed, with its held egress.
+    Committing(SnapshotDone<T>, Option<Link>),
     /// So many workers have heard what became of it.
     Telling { fate: Fate, heard: usize },
 }
 
 impl<T: Timestamp> Chair<T> {
     pub(super) fn new(
-        peers: usize,
+        (peers, execution): (usize, u64),
         keeper: Keeper,
         control: CutControl<T>,
         deadline: Duration,
         base: Option<u64>,
         clock: Clock,
+        acknowledgements: Acknowledgements,
     ) -> Self {
         let (bulletins, open, kept) = (Vec::new(), None, channel());
-        Chair { peers, keeper, control, deadline, bulletins, base, open, kept, clock }
+        Chair {
+            peers,
+            execution,
+            keeper,
+            control,
+            deadline,
+            bulletins,
+            base,
+            open,
+            kept,
+            clock,
+            acknowledgements,
+            last_given_up: 0,
+        }
+    }
+
+    /// Waits for acknowledgements of an egress from so many.
+    pub(super) fn await_acknowledgements(&mut self, set: SetNumber, egress: u32, from: usize) {
+        self.acknowledgements.expect(set, egress, from);
+    }
+
+    /// Lets cuts be announced, and the program end, or not, as it stands with acknowledgements.
+    pub(super) fn pause(&self, uploads: &Uploads) {
+        let has_ended = self.control.has_ended();
+        self.control.pause(self.acknowledgements.are_missing(has_ended));
+        uploads.unacknowledged(self.acknowledgements.cuts());
     }
 
     /// Tells of snapshots here as well.
@@ -101,7 +136,10 @@ impl<T: Timestamp> Chair<T> {
                     }
                 }
             }
-            News::Heard { cut } => self.heard(cut),
+            News::Heard { cut } => self.heard(cut, tell),
+            News::Acknowledged { set, egress, by, cut } => {
+                self.acknowledgements.hear(set, egress, by, cut);
+            }
             News::Asked => self.control.request(),
             News::AskedAligned(to) => self.control.request_aligned(to.into_iter().collect()),
             News::Fate(_) | News::Stop(_) => {}
@@ -135,6 +173,7 @@ impl<T: Timestamp> Chair<T> {
         done.complete = complete.elements().to_vec();
         done.bytes = parts.iter().map(|part: &PartEntry| part.bytes).sum();
         let number = *cut;
+        let held = Link::held(self.execution, number, &parts);
         let cut = self.cut(number, parts, &done);
         let tell = self.kept.0.clone();
         self.keeper.commit(cut, move |kept| {
@@ -142,22 +181,25 @@ impl<T: Timestamp> Chair<T> {
             drop(tell.send(kept));
             wake();
         });
-        self.open.as_mut().expect("it is open").stage = Stage::Committing(done);
+        self.open.as_mut().expect("it is open").stage = Stage::Committing(done, held);
     }
 
     fn cut(&self, cut: u64, parts: Vec<PartEntry>, done: &SnapshotDone<T>) -> Cut {
         let notes = BTreeMap::from([done.note()]);
-        Cut { cut, base: self.base, parts, notes, at_ms: self.clock.now_ms() }
+        let held = self.acknowledgements.held();
+        Cut { cut, base: self.base, parts, held, notes, at_ms: self.clock.now_ms() }
     }
 
     /// Goes on with what has happened meanwhile: a cut was committed or not, or its time is up.
     pub(super) fn settle(&mut self, tell: &mut impl FnMut(News<T>)) {
         while let Ok(Kept { result, base }) = self.kept.1.try_recv() {
             let stage = self.open.as_mut().map(|open| &mut open.stage);
-            let Some(Stage::Committing(done)) = stage else { continue };
+            let Some(Stage::Committing(done, held)) = stage else { continue };
             match result {
                 Ok(()) => {
                     let done = done.clone();
+                    self.acknowledgements.committed(held.take());
+                    self.last_given_up = 0;
                     // What is complete now is said before it is known to be: the record first.
                     for bulletin in &self.bulletins {
                         bulletin.say(done.clone());
@@ -207,7 +249,7 @@ impl<T: Timestamp> Chair<T> {
         crate::planted::reach("fate-told");
     }
 
-    fn heard(&mut self, cut: u64) {
+    fn heard(&mut self, cut: u64, tell: &mut impl FnMut(News<T>)) {
         let Some(Open { stage: Stage::Telling { fate, heard }, .. }) = &mut self.open else {
             return;
         };
@@ -217,6 +259,15 @@ impl<T: Timestamp> Chair<T> {
         }
         match fate.committed {
             true => self.control.committed(cut),
+            // What is held for the last cut would never leave.
+            false if self.acknowledgements.are_expected() && self.control.has_ended() => {
+                self.last_given_up += 1;
+                if self.last_given_up >= LAST_TRIED_MAX {
+                    let why = format!("cut {cut} was the {LAST_TRIED_MAX}rd that was tried");
+                    return tell(News::Stop(Reason::NotReleased(why)));
+                }
+                self.control.again(cut);
+            }
             false => self.control.abandoned(cut),
         }
         self.open = None;

@@ -3,6 +3,7 @@
 //! What a cut is, and when it is complete, is decided in the operators; how files become durable, in the
 //! snapshot room; what a function type or a message is as bytes, in the core. Here these come together.
 
+mod acknowledgements;
 mod agree;
 mod chair;
 mod news;
@@ -26,8 +27,9 @@ use timely_statefun_operators::council_held_back;
 use timely_statefun_operators::{CutControl, Decider, Positions, bulletin, council};
 use tokio::runtime::Handle;
 
+use acknowledgements::Acknowledgements;
 use chair::Chair;
-pub(super) use restoring::{Next, Reading, Records, records_of};
+pub(super) use restoring::{Next, Reading, Records, held_of, records_of};
 
 use super::cutting::Cutting;
 use crate::address;
@@ -59,6 +61,7 @@ pub struct SnapshotPolicy {
     deadline: Duration,
     restore: RestoreFrom,
     verify: bool,
+    unacknowledged_cuts_max: usize,
     clock: Clock,
 }
 
@@ -72,6 +75,7 @@ impl SnapshotPolicy {
             deadline: Duration::from_secs(600),
             restore: RestoreFrom::Newest,
             verify: true,
+            unacknowledged_cuts_max: 8,
             clock: Clock::system(),
         }
     }
@@ -96,6 +100,17 @@ impl SnapshotPolicy {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Takes no more snapshots while so many have records of [held](crate::Functions::held_egress) egresses that
+    /// were not acknowledged: what they hold is stored and kept in memory until it is. Default 8; at least 1.
+    ///
+    /// The program goes on meanwhile, and what it emits is held. When it is over it waits, at the end, until
+    /// all is acknowledged. [`SnapshotStatus::unacknowledged`](crate::SnapshotStatus) says what it waits for.
+    #[must_use]
+    pub fn unacknowledged_cuts_max(mut self, cuts: usize) -> Self {
+        self.unacknowledged_cuts_max = cuts.max(1);
         self
     }
 
@@ -171,6 +186,9 @@ pub struct SnapshotCounts {
     /// Delayed messages that a snapshot before had and that wait no more: they were sent off, or cancelled.
     #[serde(default)]
     pub delayed_over: u64,
+    /// Records of [held](crate::Functions::held_egress) egresses.
+    #[serde(default)]
+    pub held: u64,
 }
 
 impl SnapshotCounts {
@@ -196,6 +214,7 @@ impl SnapshotCounts {
         self.operations += other.operations;
         self.delayed += other.delayed;
         self.delayed_over += other.delayed_over;
+        self.held += other.held;
     }
 }
 
@@ -263,6 +282,7 @@ struct Inner<T: Timestamp> {
     restored: Option<SnapshotDone<T>>,
     policy: SnapshotPolicy,
     process: Arc<Process>,
+    runtime: Handle,
     part_bytes: usize,
     pending_bytes_max: u64,
     control: CutControl<T>,
@@ -339,6 +359,7 @@ impl<T: Timestamp> Snapshots<T> {
             restored,
             policy: policy.clone(),
             process,
+            runtime: runtime.clone(),
             part_bytes: store.options().part_bytes,
             pending_bytes_max: store.options().pending_bytes_max,
             control: CutControl::new(),
@@ -428,6 +449,11 @@ impl<T: Timestamp> Snapshots<T> {
         usize::try_from(self.inner.pending_bytes_max).unwrap_or(usize::MAX)
     }
 
+    /// What files are read and written on.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.inner.runtime
+    }
+
     /// Where what is restored names the delayed messages of this worker from here on.
     pub(super) fn origin(&self) -> Origin {
         Origin { execution: self.inner.begun.execution, worker: self.inner.worker as u32 }
@@ -481,7 +507,8 @@ impl<T: Timestamp> Snapshots<T> {
         state.ingresses.append(&mut names);
         let (bulletin, done) = bulletin(scope, "Snapshots");
         scribe.borrow_mut().tell_in(bulletin);
-        Ok(Cutting { snapshots: self.clone(), scribe, set, reading, decider, done })
+        let (snapshots, releases) = (self.clone(), None);
+        Ok(Cutting { snapshots, scribe, set, reading, decider, releases, done })
     }
 
     /// Makes what all sets share.
@@ -500,7 +527,10 @@ impl<T: Timestamp> Snapshots<T> {
         }
         let chair = state.keeper.take().map(|keeper| {
             let (control, deadline) = (control.clone(), policy.deadline);
-            Chair::new(*peers, keeper, control, deadline, begun.base, policy.clock.clone())
+            let held = self.inner.commit.as_ref().map_or(&[][..], |commit| &commit.held);
+            let acknowledgements = Acknowledgements::new(policy.unacknowledged_cuts_max, held);
+            let (place, clock) = ((*peers, begun.execution), policy.clock.clone());
+            Chair::new(place, keeper, control, deadline, begun.base, clock, acknowledgements)
         });
         let (process, part_bytes) = (Arc::clone(process), self.inner.part_bytes);
         let execution = begun.execution;

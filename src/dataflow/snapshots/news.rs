@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use timely_statefun_operators::Positions;
 
-use super::SnapshotCounts;
+use super::{SetNumber, SnapshotCounts};
 use crate::dead_letter::Reason;
 use crate::snapshot::PartEntry;
 
@@ -18,6 +18,8 @@ pub(super) enum News<T> {
     Fate(Fate),
     /// To worker 0: that was taken note of. The next cut may be announced when all have said so.
     Heard { cut: u64 },
+    /// To worker 0: one of those that take a held egress has all of it up to a cut.
+    Acknowledged { set: SetNumber, egress: u32, by: u32, cut: u64 },
     /// To worker 0: a snapshot is wanted.
     Asked,
     /// To worker 0: one is wanted that is aligned to the frontier of these times.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use timely_statefun_operators::Waker;
 
-use super::scribe::TABLE;
+use super::scribe::{HELD, TABLE};
 use crate::dispatch::{CutType, RecordKind};
 use crate::records::Reader;
 use crate::snapshot::{Commit, NextPart, PartReader, Parts, Process, SnapshotError};
@@ -50,6 +50,11 @@ impl Reading {
     /// The cut of the snapshot that is read.
     pub(in crate::dataflow) fn cut(&self) -> u64 {
         self.commit.cut()
+    }
+
+    /// The cuts of which there is held egress, in order.
+    pub(in crate::dataflow) fn held_cuts(&self) -> Vec<u64> {
+        self.commit.held.iter().map(|link| link.cut).collect()
     }
 
     /// Adds a set, which is to have all parts.
@@ -106,6 +111,43 @@ pub(in crate::dataflow) fn records_of(
     (worker, peers): (usize, usize),
     each: &mut dyn FnMut(Records<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
+    let Some((number, types)) = types_of(part, set, sets)? else { return Ok(()) };
+    each(Records::Types(types))?;
+    own_records(part, number, (worker, peers), &mut |kind, bin, record| {
+        let kind = RecordKind::of(kind).ok_or("it has records of an unknown kind")?;
+        Ok(each(Records::Of(kind, bin, record)))
+    })
+}
+
+/// Has `each` called for what a part of held egress has of a set, of the bins of one worker of so many, in order:
+/// the number of the egress, the bin, and the record after that number. Gives the names of egresses
+/// as function types before.
+pub(in crate::dataflow) fn held_of(
+    part: &PartReader,
+    set: &str,
+    sets: &[String],
+    place: (usize, usize),
+    begin: &mut dyn FnMut(Vec<CutType>) -> Result<(), String>,
+    each: &mut dyn FnMut(u64, u16, Reader<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    let Some((number, types)) = types_of(part, set, sets)? else { return Ok(()) };
+    begin(types)?;
+    own_records(part, number, place, &mut |kind, bin, record| {
+        if kind != HELD {
+            return Err("it has other records than held egress");
+        }
+        let mut record = Reader::new(record);
+        let egress = record.varint()?;
+        Ok(each(egress, bin, record))
+    })
+}
+
+/// What a part's records of a set have as its number, and the types that they refer to. `None` if it has none.
+fn types_of(
+    part: &PartReader,
+    set: &str,
+    sets: &[String],
+) -> Result<Option<(u16, Vec<CutType>)>, String> {
     let file = part.entry.name;
     let damaged = |why: &str| format!("\"{file}\" is damaged: {why}");
     // Whose sections these are: numbers of sets are those of the program that wrote them.
@@ -126,19 +168,29 @@ pub(in crate::dataflow) fn records_of(
             }
         }
     }
-    let Some(number) = number else { return Ok(()) };
-    each(Records::Types(types))?;
+    Ok(number.map(|number| (number, types)))
+}
+
+/// Has `each` called for a part's records of a set of this number, and what is wrong with them told.
+fn own_records(
+    part: &PartReader,
+    number: u16,
+    (worker, peers): (usize, usize),
+    each: &mut dyn FnMut(u16, u16, &[u8]) -> Result<Result<(), String>, &'static str>,
+) -> Result<(), String> {
+    let file = part.entry.name;
+    let damaged = |why: &str| format!("\"{file}\" is damaged: {why}");
     let own = |kind: u16, bin: u32| {
         kind >> 8 == number && kind & 0xff != TABLE && bin as usize % peers == worker
     };
     for section in part.sections(own) {
         let section = section.map_err(|error| error.to_string())?;
-        let kind = RecordKind::of(section.kind & 0xff);
-        let kind = kind.ok_or_else(|| damaged("it has records of an unknown kind"))?;
+        let kind = section.kind & 0xff;
         let bin = u16::try_from(section.bin).map_err(|_| damaged("it has a bin there is not"))?;
         let mut frames = Reader::new(&section.bytes);
         while !frames.is_empty() {
-            each(Records::Of(kind, bin, frames.with_length().map_err(damaged)?))?;
+            let record = frames.with_length().map_err(damaged)?;
+            each(kind, bin, record).map_err(damaged)??;
         }
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! What one worker writes of a cut: gathers it from all sets of functions, has it stored, and tells
 //! worker 0.
 //!
+//! Held egress has files of its own, so that later snapshots can name it alone.
+//!
 //! Files are cut off between two slices of one set, since only then can be asked what the numbers of
 //! function types mean that stand in them.
 
@@ -101,6 +103,9 @@ struct Open<T> {
     /// that it does not: there may be some that refer to no function type.
     told: BTreeSet<SetNumber>,
     is_untold: bool,
+    /// What is held, and the sets that the part of it which is being written says the names of.
+    held: PartWriter,
+    held_told: BTreeSet<SetNumber>,
     /// Sets that have not written all of theirs.
     writing: BTreeSet<SetNumber>,
     complete: Antichain<T>,
@@ -186,15 +191,21 @@ impl<T: Timestamp> Scribe<T> {
         if self.open.as_ref().is_none_or(|open| open.cut != cut) {
             #[cfg(statefun_planted)]
             crate::planted::reach("cut-taken");
-            let first =
-                PartName { execution: self.execution, cut, worker: self.worker as u32, index: 0 };
+            let named = |index| PartName {
+                execution: self.execution,
+                cut,
+                worker: self.worker as u32,
+                index,
+            };
             self.open = Some(Open {
                 cut,
-                writer: PartWriter::new(first, self.part_bytes),
+                writer: PartWriter::new(named(0), self.part_bytes),
                 named: BTreeSet::new(),
                 unnamed: Vec::new(),
                 told: BTreeSet::new(),
                 is_untold: false,
+                held: PartWriter::new(named(PartName::HELD), self.part_bytes),
+                held_told: BTreeSet::new(),
                 writing: (0..self.sets.len() as SetNumber).collect(),
                 complete: Antichain::new(),
                 counts: SnapshotCounts::default(),
@@ -279,6 +290,42 @@ impl<T: Timestamp> Scribe<T> {
         self.upload(gathered);
     }
 
+    /// Writes a record that a set holds for the open cut. `table` says what the numbers of egresses mean.
+    pub(in crate::dataflow) fn hold(
+        &mut self,
+        set: SetNumber,
+        table: impl FnOnce() -> Vec<u8>,
+        bin: u16,
+        record: &[u8],
+    ) {
+        let Some(open) = &mut self.open else { return };
+        if open.held_told.insert(set) {
+            let name = &self.sets[usize::from(set)].name;
+            open.held.append(section(set, TABLE), 0, |section| {
+                put_framed(section, |to| {
+                    put_text(to, name);
+                    to.extend(table());
+                });
+            });
+        }
+        open.counts.held += 1;
+        open.held.append(section(set, HELD), u32::from(bin), |section| {
+            put_varint(section, record.len() as u64);
+            section.extend_from_slice(record);
+        });
+        if open.held.is_full() {
+            self.store_held();
+        }
+    }
+
+    fn store_held(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        open.held_told.clear();
+        let Some(gathered) = open.held.take() else { return };
+        open.under_way += 1;
+        self.upload(gathered);
+    }
+
     fn upload(&self, gathered: Gathered) {
         let (tell, cut, wakers) = (self.stored.0.clone(), gathered.name.cut, self.wakers.clone());
         self.process.uploads.store(gathered, move |outcome| {
@@ -290,12 +337,46 @@ impl<T: Timestamp> Scribe<T> {
 
     /// How much memory takes what is written and not handed over.
     pub(in crate::dataflow) fn bytes(&self) -> usize {
-        self.open.as_ref().map_or(0, |open| open.writer.bytes())
+        self.open.as_ref().map_or(0, |open| open.writer.bytes() + open.held.bytes())
     }
 
     /// A set cannot write its part of a cut.
     pub(in crate::dataflow) fn fail(&mut self, cut: u64, error: &CutError) {
         self.give_up(cut, Failure { why: error.to_string(), wants_full: error.wants_full() });
+    }
+
+    /// Something that is held cannot be written.
+    pub(in crate::dataflow) fn fail_to_hold(&mut self, cut: u64, why: String) {
+        self.give_up(cut, Failure { why, wants_full: false });
+    }
+
+    /// Waits for acknowledgements of an egress from so many, if this is worker 0.
+    pub(in crate::dataflow) fn await_acknowledgements(
+        &mut self,
+        set: SetNumber,
+        egress: u32,
+        from: usize,
+    ) {
+        if let Some(chair) = &mut self.chair {
+            chair.await_acknowledgements(set, egress, from);
+        }
+    }
+
+    /// One of those that take an egress has all of it up to a cut.
+    pub(in crate::dataflow) fn acknowledge(
+        &self,
+        set: SetNumber,
+        egress: u32,
+        by: usize,
+        cut: u64,
+    ) {
+        self.council.tell(0, News::Acknowledged { set, egress, by: by as u32, cut });
+    }
+
+    /// The program must stop.
+    pub(in crate::dataflow) fn stop(&mut self, reason: Reason) {
+        self.stop.get_or_insert(reason);
+        self.wakers.wake();
     }
 
     fn give_up(&mut self, cut: u64, failure: Failure) {
@@ -314,6 +395,7 @@ impl<T: Timestamp> Scribe<T> {
         open.complete.extend(complete.iter().cloned());
         if open.writing.is_empty() {
             self.store_part();
+            self.store_held();
             self.tell_if_stored();
         }
     }
@@ -378,6 +460,7 @@ impl<T: Timestamp> Scribe<T> {
         if let Some(chair) = &mut self.chair {
             let council = &self.council;
             chair.settle(&mut |news| council.tell_all(news));
+            chair.pause(&self.process.uploads);
         }
         match &self.stop {
             Some(reason) => {
@@ -427,6 +510,11 @@ pub(super) fn both(one: Option<bool>, other: Option<bool>) -> Option<bool> {
 /// The kind of a section that says whose records a part has, and what numbers of function types in them
 /// mean: the name of the set, and a table of types, as often as is needed.
 pub(super) const TABLE: u16 = 0;
+
+/// The kind of a section that has held egress, in parts of its own. A record is the number of the egress,
+/// varint, for which a table has its name as that of a function type; its time, with its length; and what
+/// was emitted, to the end. Both are MessagePack.
+pub(super) const HELD: u16 = 8;
 
 /// The kind of a section: of which set it is, and what it has.
 pub(super) fn section(set: SetNumber, kind: u16) -> u16 {

@@ -172,7 +172,15 @@ async fn a_keeper_commits_in_order_and_tells_what_the_next_can_build_upon() {
     let (begun, log) = store.begin(&identity(), RestoreFrom::Newest, true, 7).await.unwrap();
     let keeper = Keeper::start(&Handle::current(), store.clone(), log, || 9);
     let (tell, mut told) = unbounded_channel();
-    let cut = |cut, base, parts| Cut { cut, base, parts, notes: BTreeMap::new(), at_ms: 8 };
+    let notes = BTreeMap::new;
+    let cut = |cut, base, parts| Cut {
+        cut,
+        base,
+        parts,
+        held: Vec::new(),
+        notes: notes(),
+        at_ms: 8,
+    };
     for number in 1..=3 {
         let base = (number > 1).then(|| number - 1);
         let parts = vec![part(&store, begun.execution, number).await];
@@ -208,7 +216,14 @@ fn a_keeper_whose_runtime_is_gone_tells_so() {
     let keeper = Keeper::start(runtime.handle(), store, log, || 9);
     drop(runtime);
     let (tell, told) = std::sync::mpsc::channel();
-    let cut = Cut { cut: 1, base: None, parts: Vec::new(), notes: BTreeMap::new(), at_ms: 8 };
+    let cut = Cut {
+        cut: 1,
+        base: None,
+        parts: Vec::new(),
+        held: Vec::new(),
+        notes: BTreeMap::new(),
+        at_ms: 8,
+    };
     keeper.commit(cut, move |kept| tell.send(kept).unwrap());
     assert!(told.recv().unwrap().result.unwrap_err().is_abandoned());
 }

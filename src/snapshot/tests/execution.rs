@@ -161,7 +161,7 @@ impl Execution {
             }
         }
         let notes = BTreeMap::from([("cut".to_owned(), Bytes::from(cut.to_string()))]);
-        Ok(Cut { cut, base, parts, notes, at_ms: self.now_ms })
+        Ok(Cut { cut, base, parts, held: Vec::new(), notes, at_ms: self.now_ms })
     }
 
     pub(super) async fn commit(&mut self, cut: Cut) -> Result<Committed, SnapshotError> {

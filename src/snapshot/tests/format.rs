@@ -63,11 +63,13 @@ fn version_1() -> Vec<(String, Bytes)> {
             header: header(2),
             chain: vec![link(1, &full)],
             notes: notes(b"17"),
+            held: Vec::new(),
         }),
         Entry::Commit(Commit {
             header: header(3),
             chain: vec![link(1, &full), link(2, &delta)],
             notes: notes(b"23"),
+            held: Vec::new(),
         }),
         Entry::Claim(Claim {
             header: Header { slot: 4, execution: 4, ..header(4) },

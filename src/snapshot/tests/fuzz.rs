@@ -67,9 +67,17 @@ fn any_entry(random: &mut Random) -> Entry {
         });
         Link { execution, cut, parts: parts.collect() }
     };
-    let chain = executions.into_iter().map(&mut link).collect();
-    let notes = (0..random.below(4)).map(|_| (random.text(), random.bytes().into()));
-    Entry::Commit(Commit { header, chain, notes: notes.collect() })
+    let chain: Vec<Link> = executions.into_iter().map(&mut link).collect();
+    let notes = (0..random.below(4)).map(|_| (random.text(), random.bytes().into())).collect();
+    let held = |of: &Link| {
+        let parts = of.parts.iter().filter(|part| part.name.index < 1 << 30).map(|part| {
+            let name = PartName { index: part.name.index + PartName::HELD, ..part.name };
+            PartEntry { name, ..*part }
+        });
+        Link::held(of.execution, of.cut, &parts.collect::<Vec<_>>())
+    };
+    let held = chain.iter().filter_map(held).collect();
+    Entry::Commit(Commit { header, chain, notes, held })
 }
 
 /// Has the checksums of a manifest, whatever is in it, fit.
@@ -159,7 +167,7 @@ fn small_commit() -> Vec<u8> {
     let parts = [2, 3, 4].map(|index| PartEntry { name: name(index), bytes: 1, checksum: 1 });
     let chain = vec![Link { execution, cut: 3, parts: parts.to_vec() }];
     let notes = ["a", "b", "c"].map(|name| (name.to_owned(), Bytes::new())).into();
-    Entry::Commit(Commit { header, chain, notes }).bytes().to_vec()
+    Entry::Commit(Commit { header, chain, notes, held: Vec::new() }).bytes().to_vec()
 }
 
 #[test]
@@ -236,7 +244,7 @@ fn numbers_that_nobody_can_count_on_from_are_damage() {
         let chain = vec![Link { execution, cut, parts: parts.to_vec() }];
         let claim = Header { slot: 1, ..header.clone() };
         let claim = Claim { header: claim, restores: None, first_cut: cut };
-        let commit = Commit { header, chain, notes: BTreeMap::new() };
+        let commit = Commit { header, chain, notes: BTreeMap::new(), held: Vec::new() };
         let claimed = Entry::read(1, &Entry::Claim(claim).bytes());
         let committed = Entry::read(slot, &Entry::Commit(commit).bytes());
         [claimed, committed].map(|read| read.inspect_err(check_error).is_ok())
