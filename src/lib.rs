@@ -43,8 +43,8 @@ pub use buffer::BufferSpec;
 pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{
-    Acknowledge, Egresses, Handle, Held, Ingress, Persisted, PersistedUpdates, Released, SinkHandle,
-    SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions,
+    Acknowledge, Egresses, Handle, Held, Ingress, Persisted, PersistedUpdates, Released,
+    SinkHandle, SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions,
 };
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 pub use dispatch::{Buffer, Context, NoCaller, Outcome, Table, TokenInUse};

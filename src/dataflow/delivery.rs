@@ -291,7 +291,8 @@ fn deliver<T: Timestamp, E: ExchangeData, S: Sink<E>>(
             status.waiting = waiting;
             status.acknowledged = shards.values().map(|shard| shard.acknowledged).min().flatten();
             let gathered = shards.values().flat_map(|shard| shard.cuts.values());
-            status.records = gathered.map(|cut| cut.sent.max(cut.records.len() as u64) as usize).sum();
+            status.records =
+                gathered.map(|cut| cut.sent.max(cut.records.len() as u64) as usize).sum();
             let all_come = frontiers.iter().all(|frontier| frontier.is_empty());
             if all_come && status.waiting.is_empty() {
                 drop(lasting.take());
@@ -306,9 +307,7 @@ fn next(told: &Receiver<Told>, is_over: &mut bool) -> Option<Result<Told, ()>> {
     match told.try_recv() {
         Ok(told) => Some(Ok(told)),
         Err(TryRecvError::Empty) => None,
-        Err(TryRecvError::Disconnected) => {
-            (!std::mem::replace(is_over, true)).then_some(Err(()))
-        }
+        Err(TryRecvError::Disconnected) => (!std::mem::replace(is_over, true)).then_some(Err(())),
     }
 }
 

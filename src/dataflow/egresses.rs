@@ -39,8 +39,7 @@ pub(super) fn dead_letters<M>() -> Egress<DeadLetter<M>> {
 type Done<'scope, T> = Stream<'scope, T, Vec<SnapshotDone<T>>>;
 
 /// What a set that is cut has besides: its snapshots, what it holds, what it feeds, what is told of snapshots.
-pub(super) type Cut<'scope, T> =
-    (Snapshots<T>, Option<Rc<Releases<T>>>, Chains, Done<'scope, T>);
+pub(super) type Cut<'scope, T> = (Snapshots<T>, Option<Rc<Releases<T>>>, Chains, Done<'scope, T>);
 
 /// One egress, not yet taken.
 pub(crate) type Batches<'scope, T> = Stream<'scope, T, Vec<Batch>>;

@@ -11,7 +11,7 @@ use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::progress::Timestamp;
+use timely::progress::{Antichain, Timestamp};
 use tokio::runtime::Handle;
 
 use super::egresses::Batches;
@@ -37,7 +37,9 @@ pub struct Held<'scope, T: Timestamp, E> {
 }
 
 /// What comes of a held egress.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum Released<E> {
     /// A record.
     Record {
@@ -80,6 +82,10 @@ impl<'scope, T: Timestamp, E: 'static> Held<'scope, T, E> {
         let (output, released) = builder.new_output::<Vec<Released<E>>>();
         let mut output: OutputBuilder<T, CapacityContainerBuilder<Vec<Released<E>>>> =
             OutputBuilder::from(output);
+        // Nothing leaves by it: as long as it may, there are cuts to hear of.
+        let unconnected = Vec::<(usize, Antichain<_>)>::new();
+        let (_, nothing) = builder.new_output_connection::<Vec<()>, _>(unconnected);
+        drop(nothing);
         let activator = scope.activator_for(builder.operator_info().address);
         releases.connect(egress, activator, scope.peers());
         let worker = scope.index();
@@ -89,7 +95,9 @@ impl<'scope, T: Timestamp, E: 'static> Held<'scope, T, E> {
         });
         let given = acknowledge.clone();
         let mut arrivals = Arrivals::default();
-        builder.build(move |_| {
+        builder.build(move |mut born| {
+            let mut hearing = born.pop();
+            drop(born);
             move |_| {
                 arrivals.expect(&releases, egress);
                 arrivals.ended().for_each(|(cut, _)| given.note(cut, false));
@@ -110,6 +118,9 @@ impl<'scope, T: Timestamp, E: 'static> Held<'scope, T, E> {
                         }
                     }
                 });
+                if releases.is_over() {
+                    drop(hearing.take());
+                }
             }
         });
         (released, acknowledge)
@@ -203,6 +214,11 @@ impl Acknowledge {
     /// The cuts that have come to their end here and are not acknowledged.
     pub fn open(&self) -> Vec<u64> {
         self.inner.state.borrow().open.iter().copied().collect()
+    }
+
+    /// The last cut that has come to its end here, with records or without. 0 before the first.
+    pub fn ended(&self) -> u64 {
+        self.inner.state.borrow().ended
     }
 
     fn note(&self, cut: u64, has_records: bool) {

@@ -25,6 +25,9 @@ use crate::snapshot::PartReader;
 /// Batches that one activation lets go of what is restored.
 const BACK_AT_ONCE: usize = 256;
 
+/// Restored records of an egress at a time.
+type Gathered<T> = (usize, T, Option<Box<dyn Any>>);
+
 /// What one worker holds of a set.
 pub(super) struct Releases<T: Timestamp> {
     set: SetNumber,
@@ -135,9 +138,8 @@ impl<T: Timestamp> Releases<T> {
                 put_varint(scratch, batch.egress as u64);
                 let put = put_with_length(scratch, |to| Codec::SERDE.store(*time, to, reads_back));
                 let records = HeldRecords(&*batch.records);
-                let put = put.and_then(|()| {
-                    holding.store(records, at, scratch, reads_back && at == 0)
-                });
+                let put =
+                    put.and_then(|()| holding.store(records, at, scratch, reads_back && at == 0));
                 if let Err(why) = put {
                     let (name, _) = &self.egresses[&batch.egress];
                     let why = format!("a record of egress \"{name}\" {why}");
@@ -186,7 +188,7 @@ impl<T: Timestamp> Releases<T> {
         let damaged = |why: &dyn std::fmt::Display| format!("\"{file}\" is damaged: {why}");
         let mut numbers = BTreeMap::new();
         // What comes one after another of one egress at one time.
-        let mut gathered: Option<(usize, T, Option<Box<dyn Any>>)> = None;
+        let mut gathered: Option<Gathered<T>> = None;
         let mut state = self.state.borrow_mut();
         let numbers = RefCell::new(&mut numbers);
         let mut begin = |types: Vec<CutType>| {
@@ -200,7 +202,7 @@ impl<T: Timestamp> Releases<T> {
             }
             Ok(())
         };
-        let mut finish = |gathered: Option<(usize, T, Option<Box<dyn Any>>)>| {
+        let mut finish = |gathered: Option<Gathered<T>>| {
             if let Some((egress, time, Some(records))) = gathered {
                 state.back.push_back((cut, time, Batch { egress, cut, records }));
             }
@@ -293,9 +295,7 @@ impl<T: Timestamp> Releases<T> {
 
     /// The program must stop, if it is not over.
     pub(super) fn stop(&self, reason: Reason) {
-        if let Some(scribe) = self.scribe.upgrade() {
-            scribe.borrow_mut().stop(reason);
-        }
+        Scribe::stop(&self.scribe, || reason);
     }
 }
 

@@ -19,12 +19,15 @@ pub(crate) type OfBin<E> = (u16, E);
 /// Records of a held egress whose type is not in sight: a `Vec<OfBin<E>>`.
 pub(crate) struct HeldRecords<'a>(pub(crate) &'a dyn Any);
 
+type Store = fn(&dyn Any, usize, &mut Vec<u8>, bool) -> Result<(), Unwritable>;
+type Read = fn(&mut Option<Box<dyn Any>>, u16, &[u8]) -> Result<(), CodecError>;
+
 /// How the records of one egress are held.
 pub(crate) struct Holding<T> {
     note_emitter: fn(&mut dyn AnyBuffer<T>, u16),
     bins: fn(&dyn Any) -> Vec<u16>,
-    store: fn(&dyn Any, usize, &mut Vec<u8>, bool) -> Result<(), Unwritable>,
-    read: fn(&mut Option<Box<dyn Any>>, u16, &[u8]) -> Result<(), CodecError>,
+    store: Store,
+    read: Read,
     #[cfg(feature = "testing")]
     bare: fn(Box<dyn Any>) -> Box<dyn Any>,
     time: PhantomData<fn(T)>,

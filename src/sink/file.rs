@@ -112,7 +112,8 @@ impl<E: 'static> FileSink<E> {
             for entry in fs::read_dir(&self.directory)? {
                 let file = entry?.file_name();
                 if !file.to_string_lossy().starts_with(TEMPORARY) {
-                    let why = format!("directory \"{shown}\" has other files than a sink's: {file:?}");
+                    let why =
+                        format!("directory \"{shown}\" has other files than a sink's: {file:?}");
                     return Err(SinkError::refused(why));
                 }
             }
@@ -299,7 +300,11 @@ mod tests {
         }
         assert_eq!(place.sink("numbers").last(0).unwrap(), Some(7));
         let left = "tmp-0001-00000000000000000008-1-1".to_owned();
-        assert_eq!(place.files(), [file_of(0, 7), MARK.to_owned(), left], "that of another shard stays");
+        assert_eq!(
+            place.files(),
+            [file_of(0, 7), MARK.to_owned(), left],
+            "that of another shard stays"
+        );
     }
 
     #[test]
@@ -308,7 +313,10 @@ mod tests {
         place.sink("numbers").write(0, 7, &[1]).unwrap();
         for other in [place.sink("letters"), place.sink("numbers").divided(2)] {
             let refused = other.last(0).unwrap_err();
-            assert!(refused.is_refused() && refused.to_string().contains("another sink"), "{refused}");
+            assert!(
+                refused.is_refused() && refused.to_string().contains("another sink"),
+                "{refused}"
+            );
             assert!(other.write(0, 9, &[1]).unwrap_err().is_refused());
         }
         let full = Place::new("full");

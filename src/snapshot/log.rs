@@ -208,12 +208,8 @@ impl Log {
                 at_ms,
             };
             let floor = header.floor;
-            let commit = Commit {
-                header,
-                chain: chain.clone(),
-                notes: notes.clone(),
-                held: held.clone(),
-            };
+            let commit =
+                Commit { header, chain: chain.clone(), notes: notes.clone(), held: held.clone() };
             let bytes = Entry::Commit(commit.clone()).bytes();
             if self.files.create(&slot_file(slot), bytes).await? == Created::Exists {
                 match read(&self.files, slot).await? {

@@ -286,11 +286,7 @@ impl Commit {
         }
     }
 
-    fn read(
-        header: Header,
-        version: u32,
-        reader: &mut Reader<'_>,
-    ) -> Result<Self, SnapshotError> {
+    fn read(header: Header, version: u32, reader: &mut Reader<'_>) -> Result<Self, SnapshotError> {
         let chain = Link::read_all("chain", reader)?;
         let Some(own) = chain.last().filter(|last| last.execution == header.execution) else {
             return Err(reader.damaged("its chain does not end with itself"));

@@ -37,7 +37,8 @@ impl Acknowledgements {
 
     /// Somebody has all of an egress up to a cut.
     pub(super) fn hear(&mut self, set: SetNumber, egress: u32, by: u32, cut: u64) {
-        let last = self.by_egress.get_mut(&(set, egress)).and_then(|by_all| by_all.get_mut(by as usize));
+        let last =
+            self.by_egress.get_mut(&(set, egress)).and_then(|by_all| by_all.get_mut(by as usize));
         if let Some(last) = last {
             *last = cut.max(*last);
         }

@@ -13,9 +13,9 @@ use timely::progress::{Antichain, Timestamp};
 use timely_statefun_operators::{Bulletin, CutControl};
 
 use super::acknowledgements::Acknowledgements;
-use super::{SetNumber, SnapshotDone};
 use super::news::{Failure, Fate, News, Written};
 use super::scribe::{both, note_latest};
+use super::{SetNumber, SnapshotDone};
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
 use crate::snapshot::{Cut, Keeper, Kept, Link, PartEntry, Uploads};

@@ -171,12 +171,15 @@ fn types_of(
     Ok(number.map(|number| (number, types)))
 }
 
+/// Is told the kind, the bin and the bytes of a record. Says what is wrong with it, or else what came of it.
+type OfRecord<'a> = dyn FnMut(u16, u16, &[u8]) -> Result<Result<(), String>, &'static str> + 'a;
+
 /// Has `each` called for a part's records of a set of this number, and what is wrong with them told.
 fn own_records(
     part: &PartReader,
     number: u16,
     (worker, peers): (usize, usize),
-    each: &mut dyn FnMut(u16, u16, &[u8]) -> Result<Result<(), String>, &'static str>,
+    each: &mut OfRecord<'_>,
 ) -> Result<(), String> {
     let file = part.entry.name;
     let damaged = |why: &str| format!("\"{file}\" is damaged: {why}");

@@ -373,12 +373,6 @@ impl<T: Timestamp> Scribe<T> {
         self.council.tell(0, News::Acknowledged { set, egress, by: by as u32, cut });
     }
 
-    /// The program must stop.
-    pub(in crate::dataflow) fn stop(&mut self, reason: Reason) {
-        self.stop.get_or_insert(reason);
-        self.wakers.wake();
-    }
-
     fn give_up(&mut self, cut: u64, failure: Failure) {
         if let Some(open) = self.open.as_mut().filter(|open| open.cut == cut && !open.is_told) {
             open.is_told = true;

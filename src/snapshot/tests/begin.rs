@@ -173,14 +173,8 @@ async fn a_keeper_commits_in_order_and_tells_what_the_next_can_build_upon() {
     let keeper = Keeper::start(&Handle::current(), store.clone(), log, || 9);
     let (tell, mut told) = unbounded_channel();
     let notes = BTreeMap::new;
-    let cut = |cut, base, parts| Cut {
-        cut,
-        base,
-        parts,
-        held: Vec::new(),
-        notes: notes(),
-        at_ms: 8,
-    };
+    let cut =
+        |cut, base, parts| Cut { cut, base, parts, held: Vec::new(), notes: notes(), at_ms: 8 };
     for number in 1..=3 {
         let base = (number > 1).then(|| number - 1);
         let parts = vec![part(&store, begun.execution, number).await];

@@ -148,13 +148,13 @@ async fn after_an_unreadable_manifest_cuts_go_on_far_above_it_and_from_anew() {
 async fn a_newer_version_is_named_and_what_is_older_is_offered() {
     let (faulty, store, cuts) = some_store(11).await;
     let mut newer = faulty.files()[&slot_file(9)].to_vec();
-    newer[8..12].copy_from_slice(&2u32.to_le_bytes());
+    newer[8..12].copy_from_slice(&3u32.to_le_bytes());
     let sum = checksum(&newer[..12]) as u32;
     newer[12..16].copy_from_slice(&sum.to_le_bytes());
     faulty.damage(&slot_file(9), Some(newer.into()));
     let error = Execution::begin(&store).await.err().unwrap();
     assert!(error.is_newer_version(), "{error}");
-    assert!(error.to_string().contains("format version 2"), "{error}");
+    assert!(error.to_string().contains("format version 3"), "{error}");
     let found = newest(&store).await.unwrap();
     assert_eq!(read(&store, &found.snapshot.unwrap()).await.unwrap(), cuts[&6]);
     let list = store.list().await.unwrap();

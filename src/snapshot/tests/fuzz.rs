@@ -211,7 +211,8 @@ fn any_bytes_are_the_entry_that_would_be_written_so_or_damaged() {
                 assert!(link.parts.is_sorted_by(|one, next| one.name < next.name));
             }
             let info = SnapshotInfo::new(commit);
-            let links: u64 = commit.chain.iter().map(Link::bytes).sum();
+            let links = commit.chain.iter().chain(&commit.held);
+            let links: u64 = links.map(Link::bytes).sum();
             assert_eq!((info.bytes, info.cut), (links, commit.cut()));
         }
         let mut survey = Survey::default();
