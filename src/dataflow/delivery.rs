@@ -257,9 +257,13 @@ fn deliver<T: Timestamp, E: ExchangeData, S: Sink<E>>(
                         (shard.writing, shard.acknowledged) = (None, Some(cut));
                         releases.acknowledge(egress, number as usize, cut);
                     }
-                    Ok(Told::Failed { cut, why }) => failure = Some((cut, why)),
+                    Ok(Told::Failed { cut, why }) => {
+                        // Its task is gone, which is told as well.
+                        failure.get_or_insert((cut, why));
+                    }
                     Err(()) if shards.values().any(|shard| !shard.cuts.is_empty()) => {
-                        failure = Some((0, "the runtime has shut down".to_owned()));
+                        let why = || (0, "the runtime has shut down".to_owned());
+                        failure.get_or_insert_with(why);
                     }
                     Err(()) => {}
                 }

@@ -326,18 +326,33 @@ pub fn check(notes: impl Iterator<Item = Note>, records: u64) {
     assert_eq!(all, notes_of(records), "all of it has come");
 }
 
+/// Is shown each cut that a sink is given.
+pub type Seen = Arc<dyn Fn(u64, &[Note]) + Send + Sync>;
+
+/// What a sink does before it stores a cut.
+pub type Before = Arc<dyn Fn(u64) -> Result<(), SinkError> + Send + Sync>;
+
 /// A sink in memory, which does what a test wants before it stores a cut. All clones are one.
 #[derive(Clone)]
 pub struct Memory {
     pub stored: Arc<Mutex<Stored>>,
     pub shards: u32,
-    pub before: Arc<dyn Fn(u64) -> Result<(), SinkError> + Send + Sync>,
+    pub before: Before,
+    pub seen: Seen,
     pub attempts: u32,
+    /// Stores nothing.
+    pub refuses: bool,
 }
 
 impl Memory {
     pub fn new(shards: u32) -> Self {
-        Memory { stored: Arc::default(), shards, before: Arc::new(|_| Ok(())), attempts: 1000 }
+        let (before, seen) = (Arc::new(|_| Ok(())), Arc::new(|_, _: &[Note]| ()));
+        Memory { stored: Arc::default(), shards, before, seen, attempts: 1000, refuses: false }
+    }
+
+    pub fn seen(mut self, seen: impl Fn(u64, &[Note]) + Send + Sync + 'static) -> Self {
+        self.seen = Arc::new(seen);
+        self
     }
 
     pub fn before(
@@ -379,6 +394,10 @@ impl Sink<Note> for Memory {
 
     fn write(&self, shard: u32, cut: u64, records: &[Note]) -> Result<(), SinkError> {
         (self.before)(cut)?;
+        (self.seen)(cut, records);
+        if self.refuses {
+            return Err(SinkError::failed("it never stores anything"));
+        }
         let mut stored = self.stored.lock().unwrap();
         let cuts = stored.entry(shard).or_default();
         if cuts.last().is_none_or(|(last, _)| *last < cut) {
