@@ -90,9 +90,15 @@ struct Label {
     since: u64,
 }
 
-/// The functions and egresses of the job. `kept_max` becomes the most calls that one person of this
-/// worker kept from one message to the next.
+/// The functions and egresses of the job. See [`bodies`].
+#[allow(dead_code)]
 pub fn functions(window: u64, kept_max: Rc<Cell<usize>>) -> Functions<Message> {
+    bodies(window, kept_max).persisted_egress(LINKS).persisted_updates(MEMBERS)
+}
+
+/// The functions of the job, without what they emit to. `kept_max` becomes the most calls that one person of this
+/// worker kept from one message to the next.
+pub fn bodies(window: u64, kept_max: Rc<Cell<usize>>) -> Functions<Message> {
     let person = Function::new(move |context, told| {
         let kept = hear_of_call(context, told, window);
         // A measure of the run and not state: nothing a function does depends on it.
@@ -110,8 +116,6 @@ pub fn functions(window: u64, kept_max: Rc<Cell<usize>>) -> Functions<Message> {
         .named("cascades")
         .embedded(PERSON, person.value(CALLS))
         .embedded(CALL, call.value(LABEL).value(NEIGHBOURS))
-        .persisted_egress(LINKS)
-        .persisted_updates(MEMBERS)
 }
 
 /// Whether a call that ended at `end` leads to one of its callee's that starts at `start`.
