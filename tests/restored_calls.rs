@@ -18,7 +18,7 @@ use executions::{Execution, Source, memory, on_request, run};
 use protocol::{GREETER, GREETINGS, batch, greeter, id, read_text, state};
 use server::{Answer, Server};
 use timely_statefun::{
-    Clock, Context, Endpoint, Function, Functions, Limits, Reason, Retry, SnapshotStore,
+    Clock, Context, Endpoint, Function, Functions, Limits, Order, Reason, Retry, SnapshotStore,
     TypedValue, ValueSpec,
 };
 
@@ -178,6 +178,43 @@ fn a_call_that_was_under_way_is_made_again_with_its_state_and_what_waits_keeps_i
             "{batches:?}"
         );
     }
+}
+
+/// Ingress and events may be earlier after a restart than what was restored: in the order of time, what has been
+/// called for is then answered before them, and does not wait for what waits behind it.
+#[test]
+fn in_the_order_of_time_an_earlier_message_behind_a_call_does_not_keep_it_from_being_answered() {
+    let store = memory();
+    killed_in_a_call(&store, &[]);
+
+    let is_there = Arc::new(AtomicBool::new(false));
+    let (asked, waits) = (Arc::new(AtomicBool::new(false)), Arc::clone(&is_there));
+    let called = Arc::clone(&asked);
+    let server = Server::start(move |request| {
+        let batch = batch(&request);
+        if state::<i32>(&batch, "seen").is_some() {
+            called.store(true, SeqCst);
+            while !waits.load(SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        greeter(&batch)
+    });
+    let (url, all) = (server.url(), [source(), vec![greet(0, "one", "early")]].concat());
+    let script = move |run: &mut Run<'_>| {
+        run.until("it is called", |_| asked.load(SeqCst));
+        run.give(&all);
+        run.input.as_mut().unwrap().advance_to(4);
+        run.until("it has come", |run| run.handle.stats().handled == 1);
+        is_there.store(true, SeqCst);
+        run.end().unwrap();
+        run.seen.take()
+    };
+    let functions = move || remote(&url).order(Order::Time);
+    let seen = run(1, &store, &on_request(), functions, GREETINGS, script).unwrap().concat();
+    let mut expected = EXPECTED.to_vec();
+    expected.push("0: early 8");
+    assert_eq!(texts(&seen, true), expected);
 }
 
 /// A function that was remote is embedded now, and remote again after that, with calls or attempts under

@@ -320,18 +320,23 @@ impl<T: Timestamp, M> Flow<T, M> {
     }
 
     /// Moves what is held behind something that is to be resumed, and of its ingress time, to the stage at which
-    /// that comes back.
-    pub(crate) fn let_pass(&mut self, first: &Held, behind: &mut Held) {
+    /// that comes back. Says whether it is not in the way then.
+    pub(crate) fn let_pass(&mut self, first: &Held, behind: &mut Held) -> bool {
         if self.stages.is_none() {
-            return;
+            return true;
         }
         let next = self.next_stage(first.time);
         let now = self.times.time(behind.time);
-        if now.outer == next.outer && now.inner < next.inner {
-            let later = self.times.index_of(&next);
-            self.times.add(later, 1);
-            self.times.finish_one(std::mem::replace(&mut behind.time, later));
+        if *now >= next {
+            return true;
         }
+        if now.outer != next.outer {
+            return false;
+        }
+        let later = self.times.index_of(&next);
+        self.times.add(later, 1);
+        self.times.finish_one(std::mem::replace(&mut behind.time, later));
+        true
     }
 
     pub(crate) fn resume(&mut self, held: Held, message: M) {

@@ -279,8 +279,13 @@ impl<T: Timestamp, M> Inbox<'_, T, M> {
     /// Has something that is held stand behind what is about to be [resumed](Self::resume). In the order of time
     /// that comes back a stage later than it was held, and would wait for ever for what waits for it. In the order
     /// of arrival there is nothing to do.
-    pub fn let_pass(&mut self, first: &Held, behind: &mut Held) {
-        self.flow.let_pass(first, behind);
+    ///
+    /// If what waits is of an earlier ingress time, it stays in the way, and this is `false`: the other then must be
+    /// [resumed first](Self::resume_first). An event that happens after a restart can be earlier than what was
+    /// restored.
+    #[must_use]
+    pub fn let_pass(&mut self, first: &Held, behind: &mut Held) -> bool {
+        self.flow.let_pass(first, behind)
     }
 
     /// Brings in a message at a time that was held. It must be one that this worker handles. In the order of

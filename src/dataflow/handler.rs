@@ -149,8 +149,8 @@ impl<M, T: Timestamp> Entrance<M, T> for Inbox<'_, T, Routed<M>> {
         }
     }
 
-    fn let_pass(&mut self, first: &Held, behind: &mut Held) {
-        Inbox::let_pass(self, first, behind);
+    fn let_pass(&mut self, first: &Held, behind: &mut Held) -> bool {
+        Inbox::let_pass(self, first, behind)
     }
 
     fn hold_later(&mut self, held: &Held, time: T) -> Held {

@@ -169,8 +169,9 @@ pub(crate) trait Entrance<M, T> {
     fn room(&self) -> usize;
     /// Brings in a new event, for whichever worker.
     fn event(&mut self, message: Routed<M>);
-    /// Has something that is held stand behind what is about to be [resumed](Self::resume).
-    fn let_pass(&mut self, first: &Self::Held, behind: &mut Self::Held);
+    /// Has something that is held stand behind what is about to be [resumed](Self::resume). If it cannot, that must
+    /// be resumed first.
+    fn let_pass(&mut self, first: &Self::Held, behind: &mut Self::Held) -> bool;
     /// Brings in a message of this worker at the time held for it, or as a new event.
     fn resume(&mut self, held: Option<Self::Held>, message: Routed<M>);
     /// Keeps a time alive that is at or after one that is held, which stays held.

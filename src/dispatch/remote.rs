@@ -141,8 +141,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let places = |held: &H| entrance.place(held);
         let kept = self.calls.answer(key, answer, pen(&mut self.cuts), &places);
         let Kept { routed, held, .. } = kept;
+        let mut passes = true;
         if let Some(first) = &held {
-            self.calls.behind(key).for_each(|behind| entrance.let_pass(first, behind));
+            self.calls.behind(key).for_each(|behind| passes &= entrance.let_pass(first, behind));
         }
         match (joined, held) {
             (Some(joined), Some(held)) => {
@@ -150,7 +151,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 self.calls.keep_first(key, entrance.place(&held), held);
                 entrance.resume(Some(later), routed);
             }
-            (_, held) => entrance.resume(held, routed),
+            (_, held) if passes => entrance.resume(held, routed),
+            (_, held) => entrance.resume_first(held, routed),
         }
     }
 

@@ -324,7 +324,9 @@ impl<M, T: Clone> Entrance<M, T> for Outside<M, T> {
         self.out.push(message);
     }
 
-    fn let_pass(&mut self, (): &(), (): &mut ()) {}
+    fn let_pass(&mut self, (): &(), (): &mut ()) -> bool {
+        true
+    }
 
     fn hold_later(&mut self, (): &(), _time: T) {}
 

@@ -87,7 +87,9 @@ impl Entrance<i64, u32> for Loop {
     fn event(&mut self, message: Routed<i64>) {
         self.resumed.push((None, message));
     }
-    fn let_pass(&mut self, _: &Kept, _: &mut Kept) {}
+    fn let_pass(&mut self, _: &Kept, _: &mut Kept) -> bool {
+        true
+    }
     fn resume(&mut self, held: Option<Kept>, message: Routed<i64>) {
         self.resumed.push((held, message));
     }

@@ -87,7 +87,9 @@ impl Entrance<Counted, u32> for Loop {
     fn event(&mut self, message: Routed<Counted>) {
         self.came.push(message);
     }
-    fn let_pass(&mut self, (): &(), (): &mut ()) {}
+    fn let_pass(&mut self, (): &(), (): &mut ()) -> bool {
+        true
+    }
     fn resume(&mut self, _: Option<()>, message: Routed<Counted>) {
         self.came.push(message);
     }

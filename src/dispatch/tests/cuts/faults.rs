@@ -109,7 +109,9 @@ impl Entrance<Odd, Odd> for Loop {
     fn resume(&mut self, _: Option<Odd>, message: Routed<Odd>) {
         self.came.push(message);
     }
-    fn let_pass(&mut self, _: &Odd, _: &mut Odd) {}
+    fn let_pass(&mut self, _: &Odd, _: &mut Odd) -> bool {
+        true
+    }
     fn hold_later(&mut self, _: &Odd, time: Odd) -> Odd {
         time
     }

@@ -80,7 +80,9 @@ impl<M> Entrance<M, u32> for Loop<M> {
     fn event(&mut self, message: Routed<M>) {
         self.came.push((None, message));
     }
-    fn let_pass(&mut self, _: &u32, _: &mut u32) {}
+    fn let_pass(&mut self, _: &u32, _: &mut u32) -> bool {
+        true
+    }
     fn resume(&mut self, held: Option<u32>, message: Routed<M>) {
         self.came.push((held, message));
     }

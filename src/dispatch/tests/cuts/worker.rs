@@ -189,7 +189,9 @@ impl Entrance<Errand, u32> for In<'_> {
             None => self.events.push(message),
         }
     }
-    fn let_pass(&mut self, _: &Held, _: &mut Held) {}
+    fn let_pass(&mut self, _: &Held, _: &mut Held) -> bool {
+        true
+    }
     fn hold_later(&mut self, held: &Held, time: u32) -> Held {
         assert!(time >= held.0.time);
         Held::new(Place { time, depth: held.0.depth, record: false }, self.alive)
