@@ -157,6 +157,15 @@ pub enum Reason {
     /// last durable cut counts.
     #[error("{0}")]
     Fenced(String),
+    /// Nothing failed: the program was to stop at a [savepoint](crate::Snapshots::stop_at_savepoint), which is
+    /// durable.
+    #[error("savepoint \"{name}\" is durable, which is cut {cut}")]
+    AtSavepoint {
+        /// The name of the savepoint.
+        name: Box<str>,
+        /// The number of its cut.
+        cut: u64,
+    },
     /// What a snapshot holds cannot be restored.
     #[error("the snapshot cannot be restored: {0}")]
     NotRestored(String),
@@ -186,6 +195,17 @@ pub struct Stopped {
     pub reason: Reason,
     /// The worker it happened on, out of all workers of all processes.
     pub worker: usize,
+}
+
+impl Stopped {
+    /// The name and the cut of the savepoint that the program was to
+    /// [stop at](crate::Snapshots::stop_at_savepoint). `None`: it stopped because something failed.
+    pub fn at_savepoint(&self) -> Option<(&str, u64)> {
+        match &self.reason {
+            Reason::AtSavepoint { name, cut } => Some((name, *cut)),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Stopped {

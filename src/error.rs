@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Held(String),
     #[error("egress \"{0}\" is not held, and was asked for as one that is")]
     NotHeld(String),
+    #[error("no functions take part in the snapshots of which one is to be a savepoint")]
+    NothingToSave,
     #[error("functions \"{0}\" were built after snapshots had begun to be taken")]
     SnapshotsBegun(String),
     #[error("{what} \"{name}\" is not a valid name: {why}")]
@@ -138,6 +140,11 @@ impl Error {
                 | Kind::KeptAndChained(_)
                 | Kind::SnapshotsBegun(_)
         )
+    }
+
+    /// A savepoint is asked for where no functions take part in snapshots, or none do any more.
+    pub fn is_no_functions_in_snapshots(&self) -> bool {
+        matches!(self.0, Kind::NothingToSave)
     }
 
     /// A name breaks the rules of names.

@@ -43,7 +43,7 @@ pub use buffer::BufferSpec;
 pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{
-    Acknowledge, Egresses, Handle, Held, Ingress, Persisted, PersistedUpdates, Released,
+    Acknowledge, Egresses, Handle, Held, Ingress, Persisted, PersistedUpdates, Released, Savepoint,
     SinkHandle, SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions,
 };
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};

@@ -27,7 +27,7 @@ use ingress::Envelopes;
 pub use ingress::Ingress;
 pub use persist::{Persisted, PersistedUpdates};
 use releases::Releases;
-pub use snapshots::{SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
+pub use snapshots::{Savepoint, SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
 
 use crate::dead_letter::Stopped;
 use crate::dispatch::Batch;

@@ -18,7 +18,7 @@ use super::survey::Identity;
 const OVERTAKEN_MAX: u32 = 16;
 
 /// Which snapshot a program begins with.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RestoreFrom {
     /// The newest one. If it is not whole, that is an [error](SnapshotError), which says which older one
     /// [is](SnapshotError::offered). Where there never was one, the program begins without.
@@ -29,6 +29,8 @@ pub enum RestoreFrom {
     NewestWhole,
     /// That of this cut. What came after it is given up, as above.
     Cut(u64),
+    /// The [savepoint](crate::Snapshots::savepoint) of this name. What came after it is given up, as above.
+    Savepoint(String),
     /// None: the program begins anew. Cuts go on to be numbered above all there were.
     Nothing,
 }
@@ -72,7 +74,7 @@ impl SnapshotStore {
     ) -> Result<(Begun, Log), SnapshotError> {
         let mut overtaken = 0;
         loop {
-            match self.try_to_begin(identity, from, verify, now_ms).await {
+            match self.try_to_begin(identity, &from, verify, now_ms).await {
                 Err(error) if error.is_overtaken() && overtaken < OVERTAKEN_MAX => overtaken += 1,
                 begun => return begun,
             }
@@ -82,23 +84,27 @@ impl SnapshotStore {
     async fn try_to_begin(
         &self,
         identity: &Identity,
-        from: RestoreFrom,
+        from: &RestoreFrom,
         verify: bool,
         now_ms: u64,
     ) -> Result<(Begun, Log), SnapshotError> {
         let which = match from {
-            RestoreFrom::Cut(cut) => Which::Cut(cut),
+            RestoreFrom::Cut(cut) => Which::Cut(*cut),
+            RestoreFrom::Savepoint(name) => Which::Savepoint(name.clone()),
             RestoreFrom::Newest | RestoreFrom::NewestWhole | RestoreFrom::Nothing => Which::Newest,
         };
         // What is not looked at cannot be known to be whole.
         let check = match from {
             RestoreFrom::Nothing => Check::Lengths,
             RestoreFrom::NewestWhole => Check::Contents,
-            RestoreFrom::Newest | RestoreFrom::Cut(_) if verify => Check::Contents,
-            RestoreFrom::Newest | RestoreFrom::Cut(_) => Check::Lengths,
+            RestoreFrom::Newest | RestoreFrom::Cut(_) | RestoreFrom::Savepoint(_) => match verify {
+                true => Check::Contents,
+                false => Check::Lengths,
+            },
         };
+        let is_one = matches!(from, RestoreFrom::Cut(_) | RestoreFrom::Savepoint(_));
         let found = match self.find(identity, which, check).await {
-            Err(error) if matches!(from, RestoreFrom::Cut(_)) && !error.is_unavailable() => {
+            Err(error) if is_one && !error.is_unavailable() => {
                 let whole = self.find(identity, Which::Newest, check).await?.snapshot;
                 return Err(error.offering(whole.map(|commit| commit.cut())));
             }
@@ -110,9 +116,10 @@ impl SnapshotStore {
                 let (_, error) = found.skipped.into_iter().next().expect("there is one");
                 return Err(error.offering(found.snapshot.map(|commit| commit.cut())));
             }
-            RestoreFrom::Newest | RestoreFrom::NewestWhole | RestoreFrom::Cut(_) => {
-                found.snapshot.clone()
-            }
+            RestoreFrom::Newest
+            | RestoreFrom::NewestWhole
+            | RestoreFrom::Cut(_)
+            | RestoreFrom::Savepoint(_) => found.snapshot.clone(),
         };
         let log = self.claim(identity, &found, restores.as_ref(), now_ms).await?;
         let begun = Begun {

@@ -11,7 +11,8 @@ use super::error::{Kind, SnapshotError};
 /// The format of most files. All versions up to the one that a file may have are read.
 pub(super) const VERSION: u32 = 1;
 
-/// The format of manifests that name held egress, which those who do not know it must not miss.
+/// The format of manifests that name held egress or savepoints. Those who do not know the ones must not miss
+/// them, and those who do not know the others would delete them.
 pub(super) const HELD_VERSION: u32 = 2;
 
 /// What begins every file, in every version: eight bytes that say what it is, its version, and half

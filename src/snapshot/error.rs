@@ -69,6 +69,12 @@ pub(super) enum Kind {
     Overtaken { file: String },
     #[error("there is no snapshot of cut {cut}")]
     NoSuchCut { cut: u64 },
+    #[error("there is no savepoint \"{name}\"")]
+    NoSuchSavepoint { name: String },
+    #[error("there is a savepoint \"{name}\" already")]
+    SavepointTaken { name: String },
+    #[error("savepoint \"{name}\" is not taken: {why}")]
+    NotTaken { name: String, why: String },
     #[error("cut {cut} is not committed: {why}")]
     Refused { cut: u64, why: String },
     #[error("cut {cut} is abandoned")]
@@ -93,6 +99,11 @@ impl SnapshotError {
 
     pub(super) fn missing(file: &str) -> Self {
         Kind::Missing { file: file.to_owned() }.into()
+    }
+
+    /// A savepoint came to nothing.
+    pub(crate) fn not_taken(name: &str, why: impl Into<String>) -> Self {
+        Kind::NotTaken { name: name.to_owned(), why: why.into() }.into()
     }
 
     /// The runtime ended before an answer came.
@@ -141,6 +152,16 @@ impl SnapshotError {
         matches!(self.kind, Kind::NoSuchCut { .. })
     }
 
+    /// There is no savepoint of the name that was asked for.
+    pub fn is_no_such_savepoint(&self) -> bool {
+        matches!(self.kind, Kind::NoSuchSavepoint { .. })
+    }
+
+    /// There is a savepoint of the name that another one was to get.
+    pub fn is_savepoint_taken(&self) -> bool {
+        matches!(self.kind, Kind::SavepointTaken { .. })
+    }
+
     /// A cut was to be committed that does not follow from what is committed.
     pub fn is_refused(&self) -> bool {
         matches!(self.kind, Kind::Refused { .. })
@@ -148,7 +169,7 @@ impl SnapshotError {
 
     /// What was asked for belongs to a cut that was given up.
     pub fn is_abandoned(&self) -> bool {
-        matches!(self.kind, Kind::Abandoned { .. })
+        matches!(self.kind, Kind::Abandoned { .. } | Kind::NotTaken { .. })
     }
 
     /// The store itself failed: it cannot be reached, is out of space, or refuses access. What was

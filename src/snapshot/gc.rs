@@ -1,7 +1,7 @@
 //! Deleting what no snapshot needs any more.
 //!
 //! Only an execution that has just committed deletes: first manifests, oldest first and never the newest,
-//! then parts that no manifest names. Why one that falls asleep in the middle of it, while a newer execution
+//! then parts that no manifest names. [Savepoints](super::savepoints) stay until they are given up. Why one that falls asleep in the middle of it, while a newer execution
 //! works, does no harm: it deletes parts of its own execution or older ones, of cuts up to its own
 //! last commit, that this commit does not name. A newer execution builds upon the newest commit, or writes
 //! everything anew.
@@ -15,8 +15,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::error::SnapshotError;
 use super::log::Log;
-use super::manifest::{Entry, slot_file, slot_of};
+use super::manifest::{Commit, Entry, slot_file, slot_of};
 use super::part::PartName;
+use super::savepoints::{Named, given_up, given_up_file};
 use super::survey::read;
 
 /// What this execution has found to be unneeded, and since when.
@@ -24,7 +25,15 @@ use super::survey::read;
 pub(crate) struct Garbage {
     since_ms: BTreeMap<String, u64>,
     /// What manifests name, for each slot, so that each is read once.
-    named: BTreeMap<u64, Vec<PartName>>,
+    named: BTreeMap<u64, Names>,
+}
+
+/// What a manifest names.
+#[derive(Debug, Default)]
+struct Names {
+    parts: Vec<PartName>,
+    /// The slots of savepoints.
+    savepoints: Vec<u64>,
 }
 
 /// What was deleted.
@@ -34,6 +43,13 @@ pub(crate) struct Collected {
     pub(crate) parts: usize,
     /// A manifest that cannot be read. It may name any part, so no part is deleted until it is gone.
     pub(crate) held_back: Option<SnapshotError>,
+}
+
+impl Names {
+    fn of(commit: &Commit) -> Result<Self, SnapshotError> {
+        let savepoints = Named::all_of(commit)?.into_iter().map(|named| named.slot).collect();
+        Ok(Names { parts: commit.parts().map(|part| part.name).collect(), savepoints })
+    }
 }
 
 impl Garbage {
@@ -65,7 +81,12 @@ impl Garbage {
         }
         // What it does not show yet was committed by this execution, and not deleted since.
         slots.extend(newest + 1..=last.slot);
-        let below: Vec<u64> = slots.range(..log.floor()).copied().collect();
+        let given_up = given_up(&files).await?;
+        log.give_up(given_up.iter().copied());
+        let savepoints: BTreeSet<u64> = log.savepoint_slots().collect();
+        slots.extend(&savepoints);
+        let below = slots.range(..log.floor()).filter(|slot| !savepoints.contains(slot));
+        let below: Vec<u64> = below.copied().collect();
         let mut unneeded: BTreeSet<String> = below.iter().map(|slot| slot_file(*slot)).collect();
         let manifests = self.over(&unneeded, now_ms, grace_ms);
         for manifest in &manifests {
@@ -81,8 +102,16 @@ impl Garbage {
         for slot in &slots {
             if !self.named.contains_key(slot) {
                 let names = match read(&files, *slot).await {
-                    Ok(Some(Entry::Commit(commit))) => commit.parts().map(|p| p.name).collect(),
-                    Ok(_) => Vec::new(),
+                    Ok(Some(Entry::Commit(commit))) => Names::of(&commit),
+                    // A savepoint whose manifest somebody took away may need any part.
+                    Ok(None) if savepoints.contains(slot) => {
+                        Err(SnapshotError::missing(&slot_file(*slot)))
+                    }
+                    Ok(_) => Ok(Names::default()),
+                    Err(error) => Err(error),
+                };
+                let names = match names {
+                    Ok(names) => names,
                     Err(error) if error.is_unavailable() => return Err(error),
                     Err(error) => {
                         collected.held_back = Some(error);
@@ -92,7 +121,8 @@ impl Garbage {
                 self.named.insert(*slot, names);
             }
         }
-        let named: HashSet<PartName> = self.named.values().flatten().copied().collect();
+        let names = self.named.values();
+        let named: HashSet<PartName> = names.flat_map(|names| &names.parts).copied().collect();
         let parts = files.list("part").await?;
         let parts = parts.iter().filter_map(|file| PartName::of(file));
         let unnamed = parts.filter(|part| {
@@ -113,6 +143,16 @@ impl Garbage {
             files.sweep(parts.iter().filter_map(directory).collect()).await?;
         }
         unneeded.extend(unnamed);
+        if collected.held_back.is_none() {
+            // That one is given up is known as long as something that counts says that it is there.
+            let above = self.named.range(log.floor()..);
+            let names = above.flat_map(|(_, names)| &names.savepoints);
+            let said: BTreeSet<u64> = names.copied().chain(slots.iter().copied()).collect();
+            let notes: BTreeSet<String> =
+                given_up.difference(&said).map(|slot| given_up_file(*slot)).collect();
+            files.delete(&self.over(&notes, now_ms, grace_ms)).await?;
+            unneeded.extend(notes);
+        }
         self.since_ms.retain(|file, _| unneeded.contains(file));
         Ok(collected)
     }

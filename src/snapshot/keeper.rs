@@ -19,6 +19,7 @@ pub(crate) struct Kept {
 }
 
 type Told = Box<dyn FnOnce(Kept) + Send>;
+type ToldName = Box<dyn FnOnce(Result<(), SnapshotError>) + Send>;
 
 /// Commits what it is given. What is under way when this is dropped comes to its end.
 pub(crate) struct Keeper {
@@ -45,7 +46,17 @@ impl Keeper {
     pub(crate) fn commit(&self, cut: Cut, told: impl FnOnce(Kept) + Send + 'static) {
         let ending = Ending { cut: cut.cut, told: Some(Box::new(told)) };
         // Where the runtime has shut down, dropping the job tells so.
-        drop(self.jobs.send(Job { cut, ending }));
+        drop(self.jobs.send(Job::Commit { cut, ending }));
+    }
+
+    /// Finds out whether a cut may be committed as a savepoint of this name, and tells so on a thread of
+    /// the runtime, unless that has shut down.
+    pub(crate) fn check_name(
+        &self,
+        name: String,
+        told: impl FnOnce(Result<(), SnapshotError>) + Send + 'static,
+    ) {
+        drop(self.jobs.send(Job::CheckName { name, told: Box::new(told) }));
     }
 }
 
@@ -59,7 +70,14 @@ async fn work(
     let grace_ms = u64::try_from(store.options().grace.as_millis()).unwrap_or(u64::MAX);
     let look_after_ms = (grace_ms / 8).min(LOOK_AFTER_MAX_MS);
     let mut looked_ms: Option<u64> = None;
-    while let Some(Job { cut, ending }) = jobs.recv().await {
+    while let Some(job) = jobs.recv().await {
+        let (cut, ending) = match job {
+            Job::Commit { cut, ending } => (cut, ending),
+            Job::CheckName { name, told } => {
+                told(log.check_name(&name).await);
+                continue;
+            }
+        };
         let result = log.commit(cut).await.map(drop);
         let is_committed = result.is_ok();
         ending.end_with(Kept { result, base: log.base() });
@@ -79,9 +97,9 @@ async fn work(
     }
 }
 
-struct Job {
-    cut: Cut,
-    ending: Ending,
+enum Job {
+    Commit { cut: Cut, ending: Ending },
+    CheckName { name: String, told: ToldName },
 }
 
 /// Tells what became of a cut, also when its task is dropped where it is.

@@ -6,9 +6,10 @@
 //! after its slots were taken *and deleted* stores its entry all right, and sees newer ones above it.
 //!
 //! What counts is decided by those above: each entry says below which slot nothing counts any more (its
-//! floor), and a commit does not count where a newer execution is known to have begun before it.
+//! floor), and a commit does not count where a newer execution is known to have begun before it. What counts
+//! below the floor are [savepoints].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -16,6 +17,7 @@ use super::error::{Kind, SnapshotError};
 use super::files::{Created, Files, chance};
 use super::manifest::{Claim, Commit, Entry, Header, Link, slot_file};
 use super::part::PartEntry;
+use super::savepoints::{self, Named};
 use super::survey::{Identity, Survey, read, slots};
 
 /// How much is kept and built upon.
@@ -66,6 +68,10 @@ pub(crate) struct Log {
     kept: Vec<u64>,
     /// How many of them are this execution's own.
     own: usize,
+    /// The savepoints, as the newest commit says.
+    savepoints: Vec<Named>,
+    /// The slots of those among them that are given up, so that the next one leaves them out.
+    given_up: BTreeSet<u64>,
     last: Option<Committed>,
     fenced: Option<SnapshotError>,
 }
@@ -120,6 +126,8 @@ impl Log {
             restored: restored.map(|(slot, _)| slot),
             kept: survey.kept.clone(),
             own: 0,
+            savepoints: survey.savepoints.clone(),
+            given_up: BTreeSet::new(),
             last: None,
             fenced: None,
         };
@@ -167,6 +175,45 @@ impl Log {
         &self.files
     }
 
+    /// The slots of savepoints, which are needed below the floor as well.
+    pub(super) fn savepoint_slots(&self) -> impl Iterator<Item = u64> {
+        self.savepoints.iter().map(|named| named.slot)
+    }
+
+    /// Takes note of the savepoints that are given up.
+    pub(super) fn give_up(&mut self, slots: impl IntoIterator<Item = u64>) {
+        self.given_up.extend(slots);
+    }
+
+    /// Whether a cut may be committed as a savepoint of this name.
+    ///
+    /// # Errors
+    ///
+    /// Taken, if there is one. If the store fails, it is not known.
+    pub(super) async fn check_name(&mut self, name: &str) -> Result<(), SnapshotError> {
+        let given_up = savepoints::given_up(&self.files).await?;
+        self.give_up(given_up);
+        self.is_free(name)
+    }
+
+    fn is_free(&self, name: &str) -> Result<(), SnapshotError> {
+        let mut named = self.savepoints.iter().filter(|named| named.name == name);
+        match named.any(|named| !self.given_up.contains(&named.slot)) {
+            true => Err(Kind::SavepointTaken { name: name.to_owned() }.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// The savepoints that there are with this commit.
+    fn savepoints_at(&self, slot: u64, cut: u64, name: Option<&str>) -> Vec<Named> {
+        // What was restored is needed as long as `floor_at` says, also if it is given up.
+        let restored = self.restored.filter(|_| self.own + 1 < self.keeping.snapshots);
+        let stays =
+            |named: &&Named| !self.given_up.contains(&named.slot) || restored == Some(named.slot);
+        let own = name.map(|name| Named { slot, cut, name: name.to_owned() });
+        self.savepoints.iter().filter(stays).cloned().chain(own).collect()
+    }
+
     /// The cut that the next one can be an increment of. `None`: the next cut must be full, since there
     /// is none, or the chain is as long as chains may be, or its increments weigh more than what they
     /// build upon.
@@ -182,7 +229,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Fenced: nothing of this execution counts any more. Refused: the cut does not follow. If the store
+    /// Fenced: nothing of this execution counts any more. Refused: the cut does not follow. Taken: there is
+    /// a savepoint of the name that it asks for. If the store
     /// failed, the cut may count or not, and nothing may be released; try again with the same cut, or
     /// go on with a later one, whose base is the last that is known.
     pub(crate) async fn commit(&mut self, cut: Cut) -> Result<Committed, SnapshotError> {
@@ -190,8 +238,11 @@ impl Log {
             return Err(fenced.clone());
         }
         let chain = self.chain_of(&cut)?;
-        let Cut { cut, parts, notes, at_ms, mut held, .. } = cut;
+        let Cut { cut, parts, mut notes, at_ms, mut held, .. } = cut;
         held.extend(Link::held(self.execution, cut, &parts));
+        let name = notes.remove(savepoints::NAME);
+        let name = name.map(|name| String::from_utf8_lossy(&name).into_owned());
+        name.iter().try_for_each(|name| self.is_free(name))?;
         let names: Vec<_> = parts.iter().map(|part| part.name.to_string()).collect();
         self.files.settle(names.iter().map(String::as_str)).await?;
         #[cfg(statefun_planted)]
@@ -208,8 +259,11 @@ impl Log {
                 at_ms,
             };
             let floor = header.floor;
-            let commit =
-                Commit { header, chain: chain.clone(), notes: notes.clone(), held: held.clone() };
+            let savepoints = self.savepoints_at(slot, cut, name.as_deref());
+            let mut notes = notes.clone();
+            let note = Named::note(&savepoints);
+            notes.extend(note.map(|note| (savepoints::NOTE.to_owned(), note)));
+            let commit = Commit { header, chain: chain.clone(), notes, held: held.clone() };
             let bytes = Entry::Commit(commit.clone()).bytes();
             if self.files.create(&slot_file(slot), bytes).await? == Created::Exists {
                 match read(&self.files, slot).await? {
@@ -240,6 +294,7 @@ impl Log {
             self.keep(slot);
             self.chain = chain;
             self.floor = floor;
+            self.savepoints = savepoints;
             self.first_cut = cut + 1;
             let committed = Committed { slot, cut };
             self.last = Some(committed);

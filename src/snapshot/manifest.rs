@@ -15,6 +15,7 @@ use super::encoding::{
 };
 use super::error::SnapshotError;
 use super::part::{PartEntry, PartName};
+use super::savepoints;
 
 const MAGIC: [u8; 8] = *b"\x89TSFlog\n";
 const CLAIM: u8 = 1;
@@ -138,8 +139,8 @@ impl Entry {
     pub(crate) fn bytes(&self) -> Bytes {
         let mut bytes = Vec::new();
         let version = match self {
-            Entry::Commit(commit) if !commit.held.is_empty() => HELD_VERSION,
-            _ => VERSION,
+            Entry::Commit(commit) => commit.version(),
+            Entry::Claim(_) => VERSION,
         };
         put_preamble(&mut bytes, MAGIC, version);
         let Header { slot, execution, nonce, program, bins, floor, at_ms } = self.header();
@@ -274,6 +275,14 @@ impl Link {
 }
 
 impl Commit {
+    /// The format that it is written in.
+    fn version(&self) -> u32 {
+        match self.held.is_empty() && !self.notes.contains_key(savepoints::NOTE) {
+            true => VERSION,
+            false => HELD_VERSION,
+        }
+    }
+
     fn put(&self, bytes: &mut Vec<u8>) {
         Link::put_all(&self.chain, bytes);
         put_u32(bytes, u32::try_from(self.notes.len()).expect("notes are few"));
@@ -281,7 +290,7 @@ impl Commit {
             put_bytes(bytes, name.as_bytes());
             put_bytes(bytes, note);
         }
-        if !self.held.is_empty() {
+        if self.version() >= HELD_VERSION {
             Link::put_all(&self.held, bytes);
         }
     }
@@ -300,17 +309,22 @@ impl Commit {
             notes.insert(name, reader.bytes()?);
         }
         let mut held = Vec::new();
+        let has_savepoints = notes.contains_key(savepoints::NOTE);
         if version >= HELD_VERSION {
             held = Link::read_all("held egress", reader)?;
             let is_held = |link: &Link| {
                 let mut parts = link.parts.iter().peekable();
                 parts.peek().is_some() && parts.all(|part| part.name.is_held())
             };
-            let ends = held.last().is_some_and(|last| last.cut <= own.cut);
+            let ends = held.last().map_or(has_savepoints, |last| last.cut <= own.cut);
             if !ends || !held.iter().all(is_held) {
                 return Err(reader.damaged("its held egress contradicts itself"));
             }
         }
-        Ok(Commit { header, chain, notes, held })
+        let commit = Commit { header, chain, notes, held };
+        if commit.version() != version {
+            return Err(reader.damaged("its version has no savepoints"));
+        }
+        Ok(commit)
     }
 }

@@ -16,6 +16,7 @@ mod manifest;
 mod part;
 mod process;
 mod restore;
+mod savepoints;
 mod store;
 mod survey;
 #[cfg(test)]
@@ -35,5 +36,6 @@ pub(crate) use log::{Cut, Log};
 pub(crate) use manifest::{Commit, Link};
 pub(crate) use part::{Gathered, PartEntry, PartName, PartReader, PartWriter};
 pub(crate) use process::{NextPart, Parts, Process};
+pub(crate) use savepoints::NAME as SAVEPOINT_NAME;
 pub(crate) use survey::Identity;
 pub(crate) use uploads::Uploads;

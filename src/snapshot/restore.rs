@@ -3,21 +3,26 @@
 //! Nothing is believed to be there, or whole, because a manifest names it. What is not whole is
 //! reported, and what is older and whole is offered; whether to take it is the program's decision.
 
+use std::collections::BTreeSet;
+
 use futures_util::stream::{self, Stream, StreamExt};
 
 use super::error::{Kind, SnapshotError};
 use super::files::Files;
 use super::manifest::{Commit, Entry, slot_file};
 use super::part::{PartEntry, PartReader};
+use super::savepoints::{Named, given_up};
 use super::survey::{Identity, Survey, Walk, slots};
 
 /// Which snapshot is wanted.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
     /// The last one of the execution before, or what that execution restored itself.
     Newest,
     /// That of this cut.
     Cut(u64),
+    /// The savepoint of this name.
+    Savepoint(String),
 }
 
 /// What makes a snapshot whole.
@@ -55,7 +60,7 @@ pub(super) struct Looking {
 ///
 /// # Errors
 ///
-/// If the store fails, or there is no snapshot of this cut, or it is not whole.
+/// If the store fails, or there is no snapshot of this cut or name, or it is not whole.
 pub(super) async fn find(
     files: &Files,
     identity: &Identity,
@@ -65,20 +70,31 @@ pub(super) async fn find(
     let Looking { check, keep, fetches_max } = looking;
     let mut walk = Walk::new(files, slots(files).await?);
     let mut found = Found { snapshot: None, skipped: Vec::new(), survey: Survey::default() };
+    let given_up = match &which {
+        Which::Savepoint(_) => given_up(files).await?,
+        _ => BTreeSet::new(),
+    };
     let mut over = false;
     // Nothing above this slot is what is restored.
     let mut top = u64::MAX;
-    while !(over && found.survey.is_complete(keep)) {
+    while !(over && found.survey.is_complete(keep) && walk.knows_savepoints()) {
         let Some(seen) = walk.next().await? else { break };
         found.survey.see(identity, &seen, keep);
         if over || !seen.counts || seen.slot > top {
             continue;
         }
         let file = slot_file(seen.slot);
+        if let Which::Savepoint(name) = &which {
+            let is_it = |named: &Named| named.name == *name && !given_up.contains(&named.slot);
+            if !walk.savepoint(seen.slot).is_some_and(is_it) {
+                continue;
+            }
+        }
         let commit = match seen.entry.and_then(|entry| {
             identity.check(entry.header())?;
             Ok(entry)
         }) {
+            Err(error) if matches!(which, Which::Savepoint(_)) => return Err(error),
             Err(error) => {
                 found.skipped.push((file, error));
                 continue;
@@ -92,10 +108,10 @@ pub(super) async fn find(
             }
             Ok(Entry::Commit(commit)) => commit,
         };
-        if let Which::Cut(cut) = which {
-            if commit.cut() != cut {
-                continue;
-            }
+        if matches!(which, Which::Cut(cut) if commit.cut() != cut) {
+            continue;
+        }
+        if let Which::Cut(_) | Which::Savepoint(_) = which {
             whole(files, &commit, check, fetches_max).await?;
         } else if let Err(error) = whole(files, &commit, check, fetches_max).await {
             if error.is_unavailable() {
@@ -107,7 +123,20 @@ pub(super) async fn find(
         found.snapshot = Some(commit);
         over = true;
     }
+    found.survey.savepoints = walk.savepoints().to_vec();
     match which {
+        // It was there when the execution before began with it.
+        Which::Newest if found.snapshot.is_none() && found.skipped.is_empty() => {
+            if top != u64::MAX && top != 0 {
+                let file = slot_file(top);
+                let error = SnapshotError::missing(&file);
+                found.skipped.push((file, error));
+            }
+            Ok(found)
+        }
+        Which::Savepoint(name) if found.snapshot.is_none() => {
+            Err(Kind::NoSuchSavepoint { name }.into())
+        }
         Which::Cut(cut) if found.snapshot.is_none() => Err(Kind::NoSuchCut { cut }.into()),
         _ => Ok(found),
     }

@@ -22,6 +22,7 @@ use super::manifest::{Commit, Entry, slot_file};
 use super::part::PartReader;
 use super::process::Processes;
 use super::restore::{Check, Found, Looking, Which, find, parts, whole};
+use super::savepoints::{NOTE, Named, given_up, given_up_file};
 use super::survey::{Identity, Walk, slots};
 use super::uploads::Uploads;
 use crate::retry::Retry;
@@ -124,12 +125,14 @@ pub struct SnapshotInfo {
     pub parts: usize,
     /// How many bytes these have.
     pub bytes: u64,
+    /// The name that the program gave it, if it is a [savepoint](crate::Snapshots::savepoint).
+    pub savepoint: Option<String>,
     /// What the program noted, with the length of each note in bytes.
     pub notes: Vec<(String, u64)>,
 }
 
 impl SnapshotInfo {
-    pub(super) fn new(commit: &Commit) -> Self {
+    pub(super) fn new(commit: &Commit, savepoint: Option<&Named>) -> Self {
         let note = |(name, note): (&String, &bytes::Bytes)| (name.clone(), note.len() as u64);
         SnapshotInfo {
             cut: commit.cut(),
@@ -141,7 +144,8 @@ impl SnapshotInfo {
             chain: commit.chain.iter().map(|link| link.cut).collect(),
             parts: commit.parts().count(),
             bytes: commit.parts().map(|part| part.bytes).sum(),
-            notes: commit.notes.iter().map(note).collect(),
+            savepoint: savepoint.map(|named| named.name.clone()),
+            notes: commit.notes.iter().filter(|(name, _)| *name != NOTE).map(note).collect(),
         }
     }
 }
@@ -237,13 +241,15 @@ impl SnapshotStore {
     ///
     /// Outside a tokio runtime with a timer, like all that is asynchronous here.
     pub async fn list(&self) -> Result<Vec<Result<SnapshotInfo, SnapshotError>>, SnapshotError> {
+        let given_up = given_up(&self.files).await?;
         let mut walk = Walk::new(&self.files, slots(&self.files).await?);
         let mut list = Vec::new();
         while let Some(seen) = walk.next().await? {
+            let savepoint = walk.savepoint(seen.slot).filter(|_| !given_up.contains(&seen.slot));
             match seen.entry {
                 _ if !seen.counts => {}
                 Ok(Entry::Claim(_)) => {}
-                Ok(Entry::Commit(commit)) => list.push(Ok(SnapshotInfo::new(&commit))),
+                Ok(Entry::Commit(commit)) => list.push(Ok(SnapshotInfo::new(&commit, savepoint))),
                 Err(error) => list.push(Err(error)),
             }
         }
@@ -260,16 +266,46 @@ impl SnapshotStore {
     ///
     /// Outside a tokio runtime with a timer.
     pub async fn inspect(&self, cut: u64) -> Result<SnapshotInfo, SnapshotError> {
+        let given_up = given_up(&self.files).await?;
         let mut walk = Walk::new(&self.files, slots(&self.files).await?);
         while let Some(seen) = walk.next().await? {
+            let savepoint = walk.savepoint(seen.slot).filter(|_| !given_up.contains(&seen.slot));
             let Ok(Entry::Commit(commit)) = seen.entry else { continue };
             if seen.counts && commit.cut() == cut {
                 let fetches_max = self.options.fetches_max;
                 whole(&self.files, &commit, Check::Contents, fetches_max).await?;
-                return Ok(SnapshotInfo::new(&commit));
+                return Ok(SnapshotInfo::new(&commit, savepoint));
             }
         }
         Err(Kind::NoSuchCut { cut }.into())
+    }
+
+    /// Gives up a [savepoint](crate::Snapshots::savepoint): it has no name any more, and is a snapshot like
+    /// others, which is deleted as these are. Another may be given the name.
+    ///
+    /// Whatever program uses the store may go on meanwhile; none need. What is deleted then, is by the
+    /// next execution that commits a snapshot, after [`grace`](SnapshotOptions::grace).
+    ///
+    /// # Errors
+    ///
+    /// If the store fails, or there is [no savepoint](SnapshotError::is_no_such_savepoint) of this name.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with a timer.
+    pub async fn delete_savepoint(&self, name: &str) -> Result<(), SnapshotError> {
+        let given_up = given_up(&self.files).await?;
+        let mut walk = Walk::new(&self.files, slots(&self.files).await?);
+        while !walk.knows_savepoints() && walk.next().await?.is_some() {}
+        let mut named = walk.savepoints().iter().filter(|named| named.name == name);
+        match named.find(|named| !given_up.contains(&named.slot)) {
+            None => Err(Kind::NoSuchSavepoint { name: name.to_owned() }.into()),
+            Some(named) => {
+                let file = given_up_file(named.slot);
+                self.files.create(&file, named.name.clone().into()).await?;
+                self.files.settle([file.as_str()]).await
+            }
+        }
     }
 
     /// Finds what is to be restored.

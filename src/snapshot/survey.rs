@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::error::{Kind, SnapshotError};
 use super::files::Files;
-use super::manifest::{Entry, Header, slot_file, slot_of};
+use super::manifest::{Commit, Entry, Header, slot_file, slot_of};
+use super::savepoints::Named;
 
 /// What a manifest may have at most. One of a thousand workers with a hundred parts each has 3 MB.
 const MANIFEST_BYTES_MAX: u64 = 1 << 28;
@@ -64,6 +65,10 @@ pub(super) struct Walk<'a> {
     next: u64,
     floor: u64,
     executions: BTreeSet<u64>,
+    /// The savepoints, as the newest commit says. `None`: there was none that can be read.
+    said: Option<Vec<Named>>,
+    /// Until then: those of commits that say so of themselves.
+    found: Vec<Named>,
 }
 
 /// An entry, as one who has seen those above it sees it.
@@ -77,7 +82,45 @@ pub(super) struct Seen {
 impl<'a> Walk<'a> {
     pub(super) fn new(files: &'a Files, slots: BTreeSet<u64>) -> Self {
         let next = slots.last().copied().unwrap_or(0);
-        Walk { files, slots, next, floor: 0, executions: BTreeSet::new() }
+        let (executions, found) = (BTreeSet::new(), Vec::new());
+        Walk { files, slots, next, floor: 0, executions, said: None, found }
+    }
+
+    /// The savepoints that there are, those included that are given up, as far as is known here.
+    pub(super) fn savepoints(&self) -> &[Named] {
+        self.said.as_ref().unwrap_or(&self.found)
+    }
+
+    /// The savepoint whose manifest is in this slot.
+    pub(super) fn savepoint(&self, slot: u64) -> Option<&Named> {
+        self.savepoints().iter().find(|named| named.slot == slot)
+    }
+
+    /// Whether all savepoints are known.
+    pub(super) fn knows_savepoints(&self) -> bool {
+        self.said.is_some()
+    }
+
+    /// Takes in what a commit says of savepoints. Whether it is one, and that counts.
+    fn learn(&mut self, commit: &Commit, counts: bool) -> Result<bool, SnapshotError> {
+        if self.said.is_some() {
+            return Ok(false);
+        }
+        let mut all = Named::all_of(commit)?;
+        if counts {
+            // Those that a listing does not show are missed.
+            self.slots.extend(all.iter().map(|named| named.slot).filter(|slot| *slot <= self.next));
+            self.said = Some(all);
+            return Ok(false);
+        }
+        if commit.header.slot >= self.floor {
+            return Ok(false);
+        }
+        // What says which there are cannot be read. Better one that was given up than one too few.
+        all.retain(|named| named.slot == commit.header.slot);
+        let is_one = !all.is_empty();
+        self.found.append(&mut all);
+        Ok(is_one)
     }
 
     /// The next older entry.
@@ -99,18 +142,25 @@ impl<'a> Walk<'a> {
             let entry = match read(self.files, slot).await {
                 Err(error) if error.is_unavailable() => return Err(error),
                 // It was deleted meanwhile, or the listing is old.
-                Ok(None) if slot < self.floor => continue,
+                Ok(None) if slot < self.floor && self.savepoint(slot).is_none() => continue,
                 Ok(None) => Err(SnapshotError::missing(&slot_file(slot))),
                 Ok(Some(entry)) => Ok(entry),
                 Err(error) => Err(error),
             };
-            let mut counts = slot >= self.floor;
+            let mut counts = slot >= self.floor || self.savepoint(slot).is_some();
+            let mut entry = entry;
             if let Ok(entry) = &entry {
                 let header = entry.header();
                 let newer = self.executions.range(header.execution + 1..);
                 counts &= newer.into_iter().next().is_none_or(|newer| *newer > slot);
                 self.floor = self.floor.max(header.floor);
                 self.executions.insert(header.execution);
+            }
+            if let Ok(Entry::Commit(commit)) = &entry {
+                match self.learn(commit, counts) {
+                    Ok(is_savepoint) => counts |= is_savepoint,
+                    Err(error) => entry = Err(error),
+                }
             }
             return Ok(Some(Seen { slot, entry, counts }));
         }
@@ -131,6 +181,8 @@ pub(crate) struct Survey {
     pub(super) floor: u64,
     /// The slots of the newest commits that count, newest first.
     pub(super) kept: Vec<u64>,
+    /// The savepoints that there are, those included that are given up.
+    pub(super) savepoints: Vec<Named>,
     /// Why this program must not claim the log: its newest entry is another program's.
     pub(super) foreign: Option<SnapshotError>,
 }

@@ -8,6 +8,7 @@ mod fuzz;
 mod garbage;
 mod log;
 mod random;
+mod savepoints;
 mod store;
 
 /// Numbers below others, that depend on nothing but a seed.

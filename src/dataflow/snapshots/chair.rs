@@ -9,16 +9,19 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use timely::progress::{Antichain, Timestamp};
 use timely_statefun_operators::{Bulletin, CutControl};
 
 use super::acknowledgements::Acknowledgements;
+use super::naming::{Asker, Naming, Wanted};
 use super::news::{Failure, Fate, News, Written};
+use super::savepoint::Outcome;
 use super::scribe::{both, note_latest};
 use super::{SetNumber, SnapshotDone};
 use crate::clock::Clock;
 use crate::dead_letter::Reason;
-use crate::snapshot::{Cut, Keeper, Kept, Link, PartEntry, Uploads};
+use crate::snapshot::{Cut, Keeper, Kept, Link, PartEntry, SAVEPOINT_NAME, SnapshotError, Uploads};
 
 /// Decides on the cuts of one execution.
 pub(super) struct Chair<T: Timestamp> {
@@ -33,6 +36,8 @@ pub(super) struct Chair<T: Timestamp> {
     base: Option<u64>,
     open: Option<Open<T>>,
     kept: (Sender<Kept>, Receiver<Kept>),
+    /// The savepoints that are asked for.
+    naming: Naming,
     /// What snapshots are stamped with.
     clock: Clock,
     acknowledgements: Acknowledgements,
@@ -80,6 +85,7 @@ impl<T: Timestamp> Chair<T> {
             base,
             open,
             kept,
+            naming: Naming::new(),
             clock,
             acknowledgements,
             last_given_up: 0,
@@ -107,6 +113,7 @@ impl<T: Timestamp> Chair<T> {
     pub(super) fn opened(&mut self, cut: u64) {
         if self.open.is_none() {
             let stage = Stage::Writing(BTreeMap::new());
+            self.naming.opened(cut);
             self.open = Some(Open { cut, since: Instant::now(), stage });
         }
         let open = self.open.as_ref().expect("it was set").cut;
@@ -142,7 +149,10 @@ impl<T: Timestamp> Chair<T> {
             }
             News::Asked => self.control.request(),
             News::AskedAligned(to) => self.control.request_aligned(to.into_iter().collect()),
-            News::Fate(_) | News::Stop(_) => {}
+            News::Savepoint { number, name, stops } => {
+                self.naming.ask(Wanted { by: Asker { worker: from, number }, name, stops });
+            }
+            News::Fate(_) | News::Saved { .. } | News::Stop(_) => {}
         }
     }
 
@@ -151,7 +161,8 @@ impl<T: Timestamp> Chair<T> {
         // One that comes after the cut was given up is of no use.
         let Stage::Writing(workers) = stage else { return };
         workers.insert(from, written);
-        if workers.len() < self.peers {
+        // After a savepoint that the program stops at nothing counts any more.
+        if workers.len() < self.peers || self.naming.has_stopped() {
             return;
         }
         let (mut parts, mut done) = (Vec::new(), SnapshotDone::empty(*cut));
@@ -185,13 +196,20 @@ impl<T: Timestamp> Chair<T> {
     }
 
     fn cut(&self, cut: u64, parts: Vec<PartEntry>, done: &SnapshotDone<T>) -> Cut {
-        let notes = BTreeMap::from([done.note()]);
+        let mut notes = BTreeMap::from([done.note()]);
+        let name = self.naming.name(cut).map(|name| Bytes::copy_from_slice(name.as_bytes()));
+        notes.extend(name.map(|name| (SAVEPOINT_NAME.to_owned(), name)));
         let held = self.acknowledgements.held();
         Cut { cut, base: self.base, parts, held, notes, at_ms: self.clock.now_ms() }
     }
 
     /// Goes on with what has happened meanwhile: a cut was committed or not, or its time is up.
-    pub(super) fn settle(&mut self, tell: &mut impl FnMut(News<T>)) {
+    /// `wake` is called when there is more.
+    pub(super) fn settle(
+        &mut self,
+        wake: impl Fn() + Send + Clone + 'static,
+        tell: &mut impl FnMut(News<T>),
+    ) {
         while let Ok(Kept { result, base }) = self.kept.1.try_recv() {
             let stage = self.open.as_mut().map(|open| &mut open.stage);
             let Some(Stage::Committing(done, held)) = stage else { continue };
@@ -209,13 +227,16 @@ impl<T: Timestamp> Chair<T> {
                             bulletin.advance(&done.complete);
                         }
                     }
+                    let stop = self.tell_saved(Ok(done), tell);
                     self.decide(true, base, tell);
+                    stop.into_iter().for_each(|reason| tell(News::Stop(reason)));
                 }
                 Err(error) if error.is_fenced() => {
                     tell(News::Stop(Reason::Fenced(error.to_string())));
                 }
                 Err(error) => {
                     tracing::error!(%error, "a snapshot is given up");
+                    self.tell_saved(Err(error), tell);
                     self.decide(false, base, tell);
                 }
             }
@@ -227,6 +248,25 @@ impl<T: Timestamp> Chair<T> {
             tracing::error!(cut = open.cut, "a snapshot is given up, since its time is up");
             self.decide(false, self.base, tell);
         }
+        let wants_cut = self.naming.settle(&self.keeper, self.control.open(), wake, |by, error| {
+            tell(saved(by, Err(error)));
+        });
+        if wants_cut {
+            self.control.request();
+        }
+    }
+
+    /// Tells of the open cut to who asked for it, if it is a savepoint. Why the program stops then, if it
+    /// does.
+    fn tell_saved(
+        &mut self,
+        outcome: Outcome<T>,
+        tell: &mut impl FnMut(News<T>),
+    ) -> Option<Reason> {
+        let cut = self.open.as_ref()?.cut;
+        let (by, stop) = self.naming.over(cut, &outcome)?;
+        tell(saved(by, outcome));
+        stop
     }
 
     /// After how long to look again, if nothing is heard.
@@ -241,6 +281,12 @@ impl<T: Timestamp> Chair<T> {
         if let Stage::Telling { .. } = open.stage {
             return;
         }
+        let cut = open.cut;
+        if !committed && let Some(name) = self.naming.name(cut) {
+            let given_up = SnapshotError::not_taken(name, format!("cut {cut} was given up"));
+            self.tell_saved(Err(given_up), tell);
+        }
+        let Some(open) = &mut self.open else { return };
         let fate = Fate { cut: open.cut, committed, base };
         open.stage = Stage::Telling { fate, heard: 0 };
         self.base = base;
@@ -272,4 +318,9 @@ impl<T: Timestamp> Chair<T> {
         }
         self.open = None;
     }
+}
+
+/// What is told of a savepoint.
+fn saved<T>(by: Asker, outcome: Outcome<T>) -> News<T> {
+    News::Saved { worker: by.worker, number: by.number, outcome }
 }

@@ -6,8 +6,10 @@
 mod acknowledgements;
 mod agree;
 mod chair;
+mod naming;
 mod news;
 mod restoring;
+mod savepoint;
 mod scribe;
 
 use std::cell::RefCell;
@@ -43,6 +45,7 @@ use crate::snapshot::{
     SnapshotStore,
 };
 
+pub use savepoint::Savepoint;
 pub(super) use scribe::{Scribe, SetNumber};
 
 /// When a program takes snapshots, and with which one it begins; each with its default.
@@ -330,7 +333,7 @@ impl<T: Timestamp> Snapshots<T> {
         policy: &SnapshotPolicy,
     ) -> Result<Self, SnapshotError> {
         let identity = Identity { program: policy.program.clone(), bins: BINS as u32 };
-        let (from, verify) = (policy.restore, policy.verify);
+        let (from, verify) = (policy.restore.clone(), policy.verify);
         let beginning = {
             let (store, clock) = (store.clone(), policy.clock.clone());
             async move { store.begin(&identity, from, verify, clock.now_ms()).await }
@@ -424,6 +427,63 @@ impl<T: Timestamp> Snapshots<T> {
     /// without it being less so; past that, ingress that has not come to the frontier must be fed all the same.
     pub fn request_aligned(&self, frontier: Antichain<T>) {
         self.tell(|scribe| scribe.ask_aligned(&frontier));
+    }
+
+    /// Asks for a snapshot with a name: a savepoint, of what all workers have done by now, and a little more.
+    /// It is kept until it is [deleted](SnapshotStore::delete_savepoint), whatever comes after it, and a
+    /// program may [begin with it](RestoreFrom::Savepoint). Until then it takes the place that it and what it
+    /// builds upon have in the store.
+    ///
+    /// Any worker may ask, and one is enough. It is taken as soon as no other snapshot is under way; several
+    /// are taken one after the other. What becomes of it is told [there](Savepoint::outcome).
+    ///
+    /// ```no_run
+    /// # use timely_statefun::{Handle, Snapshots};
+    /// # fn before_the_upgrade(
+    /// #     worker: &mut timely::worker::Worker, snapshots: &Snapshots<u64>, handle: &Handle<u64>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let savepoint = snapshots.savepoint("before-the-upgrade")?;
+    /// handle.run_while(worker, || savepoint.outcome().is_none())?;
+    /// let done = savepoint.outcome().expect("it was waited for")?;
+    /// println!("cut {} is \"{}\"", done.cut, savepoint.name());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the name is [not valid](Error::is_invalid_name): like other names it is not empty, and has neither
+    /// white space nor `*`. If no functions are given these snapshots, or they have
+    /// [come to their end](Error::is_no_functions_in_snapshots).
+    pub fn savepoint(&self, name: &str) -> Result<Savepoint<T>, Error> {
+        self.ask_savepoint(name, false)
+    }
+
+    /// Asks for a [savepoint](Self::savepoint), and stops the program when it is durable: on all workers of
+    /// all processes, `run` and its like then return a [`Stopped`](crate::Stopped) that
+    /// [names it](crate::Stopped::at_savepoint).
+    ///
+    /// Nothing counts that is done after the savepoint. No later snapshot becomes durable, so whoever goes on
+    /// from the savepoint does it again. Ingress is still let in until the program stops, and what leaves until
+    /// then, at times that [`complete`](SnapshotDone::complete) does not cover, leaves again.
+    ///
+    /// If the savepoint comes to nothing, the program does not stop; if the program comes to its end at the
+    /// same time, it ends as always.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn stop_at_savepoint(&self, name: &str) -> Result<Savepoint<T>, Error> {
+        self.ask_savepoint(name, true)
+    }
+
+    fn ask_savepoint(&self, name: &str, stops: bool) -> Result<Savepoint<T>, Error> {
+        address::check_part("savepoint", name)?;
+        let state = self.inner.state.borrow();
+        let scribe = state.shared.as_ref().and_then(|shared| shared.scribe.upgrade());
+        let scribe = scribe.ok_or(Kind::NothingToSave)?;
+        let savepoint = scribe.borrow_mut().ask_savepoint(name, stops);
+        Ok(savepoint)
     }
 
     fn tell(&self, tell: impl FnOnce(&Scribe<T>)) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use timely_statefun_operators::Positions;
 
+use super::savepoint::Outcome;
 use super::{SetNumber, SnapshotCounts};
 use crate::dead_letter::Reason;
 use crate::snapshot::PartEntry;
@@ -24,6 +25,10 @@ pub(super) enum News<T> {
     Asked,
     /// To worker 0: one is wanted that is aligned to the frontier of these times.
     AskedAligned(Vec<T>),
+    /// To worker 0: a savepoint is wanted, which the asking worker knows by a number.
+    Savepoint { number: u64, name: String, stops: bool },
+    /// From worker 0 to all: what became of the savepoint that this worker knows by this number.
+    Saved { worker: usize, number: u64, outcome: Outcome<T> },
     /// From worker 0 to all: the program must stop.
     Stop(Reason),
 }

@@ -19,6 +19,7 @@ use timely_statefun_operators::{AtCut, Bulletin, Council, Positions, Waker};
 
 use super::chair::Chair;
 use super::news::{Failure, Fate, News, Written};
+use super::savepoint::{Asked, Savepoint};
 use super::{SnapshotCounts, SnapshotDone};
 use crate::dead_letter::{Reason, Stopped};
 use crate::dispatch::{CutError, CutSink, CutType, RecordKind, TypeIndex};
@@ -46,6 +47,8 @@ pub(in crate::dataflow) struct Scribe<T: Timestamp> {
     noted: BTreeMap<u64, Noted<T>>,
     stored: (Sender<Stored>, Receiver<Stored>),
     wakers: Wakers,
+    /// The savepoints that this worker has asked for.
+    asked: Asked<T>,
     /// Why the program must stop.
     stop: Option<Reason>,
 }
@@ -144,6 +147,7 @@ impl<T: Timestamp> Scribe<T> {
             noted: BTreeMap::new(),
             stored: channel(),
             wakers,
+            asked: Asked::new(),
             stop: None,
         }))
     }
@@ -180,6 +184,13 @@ impl<T: Timestamp> Scribe<T> {
     /// Asks worker 0 for one that is aligned to a frontier.
     pub(super) fn ask_aligned(&self, frontier: &Antichain<T>) {
         self.council.tell(0, News::AskedAligned(frontier.elements().to_vec()));
+    }
+
+    /// Asks worker 0 for a savepoint.
+    pub(super) fn ask_savepoint(&mut self, name: &str, stops: bool) -> Savepoint<T> {
+        let (number, savepoint) = self.asked.add(name);
+        self.council.tell(0, News::Savepoint { number, name: name.to_owned(), stops });
+        savepoint
     }
 
     /// A set takes a cut. Says whether it is an increment of the last that was committed; `None` if the cut
@@ -438,6 +449,11 @@ impl<T: Timestamp> Scribe<T> {
         while let Some((from, news)) = self.council.heard() {
             match news {
                 News::Fate(fate) => self.hear(fate),
+                News::Saved { worker, number, outcome } => {
+                    if worker == self.worker {
+                        self.asked.tell(number, outcome);
+                    }
+                }
                 News::Stop(reason) => {
                     self.stop.get_or_insert(reason);
                     self.wakers.wake();
@@ -452,8 +468,8 @@ impl<T: Timestamp> Scribe<T> {
             }
         }
         if let Some(chair) = &mut self.chair {
-            let council = &self.council;
-            chair.settle(&mut |news| council.tell_all(news));
+            let (council, wakers) = (&self.council, self.wakers.clone());
+            chair.settle(move || wakers.wake(), &mut |news| council.tell_all(news));
             chair.pause(&self.process.uploads);
         }
         match &self.stop {

@@ -84,7 +84,7 @@ async fn an_execution_begins_with_what_it_is_told_to() {
         (RestoreFrom::Newest, None),
         (RestoreFrom::Cut(3), Some(3)),
     ] {
-        let begun = begin(&store, from, true).await.unwrap();
+        let begun = begin(&store, from.clone(), true).await.unwrap();
         assert_eq!(restored(&begun), cut, "{from:?}");
         assert_eq!(begun.first_cut, 4, "{from:?}");
         // Only upon the newest can be built, and only if it is what is restored.

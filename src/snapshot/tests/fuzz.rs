@@ -210,7 +210,7 @@ fn any_bytes_are_the_entry_that_would_be_written_so_or_damaged() {
             for link in &commit.chain {
                 assert!(link.parts.is_sorted_by(|one, next| one.name < next.name));
             }
-            let info = SnapshotInfo::new(commit);
+            let info = SnapshotInfo::new(commit, None);
             let links = commit.chain.iter().chain(&commit.held);
             let links: u64 = links.map(Link::bytes).sum();
             assert_eq!((info.bytes, info.cut), (links, commit.cut()));

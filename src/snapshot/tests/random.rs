@@ -9,9 +9,11 @@ use tokio::time::{Instant, sleep};
 
 use super::super::error::SnapshotError;
 use super::super::restore::{Check, Which};
+use super::super::savepoints::NAME;
 use super::super::store::{SnapshotOptions, SnapshotStore};
 use super::draws;
 use super::execution::{Execution, Numbers, identity, options, read};
+use super::savepoints::numbers_of;
 use crate::testing::{FaultyStore, StoreCall, StoreFault};
 
 const GRACE: Duration = Duration::from_secs(40);
@@ -25,6 +27,8 @@ struct Model {
     committed: Vec<(u64, u64, u64)>,
     /// Claims: the number, and the slot of what was restored.
     claims: Vec<(u64, Option<u64>)>,
+    /// Savepoints that are there: the execution, and the cut.
+    savepoints: BTreeMap<String, (u64, u64)>,
     fenced: usize,
     failed: usize,
     lost: usize,
@@ -95,9 +99,14 @@ async fn program(store: SnapshotStore, model: Arc<Mutex<Model>>, seed: u64, bega
             }
             execution.remove(draw(40) as u32);
             let by = execution.log.execution();
-            let tried = ((by, execution.next_cut), execution.numbers.clone());
+            let tried_cut = execution.next_cut;
+            let tried = ((by, tried_cut), execution.numbers.clone());
             model.lock().unwrap().tried.extend([tried]);
-            let prepared = execution.prepare().await;
+            let mut prepared = execution.prepare().await;
+            let name = (draw(6) == 0).then(|| format!("{by}-{tried_cut}"));
+            if let (Some(name), Ok(cut)) = (&name, &mut prepared) {
+                cut.notes.insert(NAME.to_owned(), name.clone().into());
+            }
             if draw(30) == 0 {
                 // Asleep for long enough that others delete what it has.
                 sleep(GRACE * draw(9) as u32).await;
@@ -107,7 +116,11 @@ async fn program(store: SnapshotStore, model: Arc<Mutex<Model>>, seed: u64, bega
                 Err(error) => Err(error),
             };
             match done {
-                Ok(done) => model.lock().unwrap().committed.push((done.cut, by, done.slot)),
+                Ok(done) => {
+                    let mut model = model.lock().unwrap();
+                    model.committed.push((done.cut, by, done.slot));
+                    model.savepoints.extend(name.map(|name| (name, (by, done.cut))));
+                }
                 Err(error) => {
                     model.lock().unwrap().note(&error);
                     if error.is_fenced() {
@@ -121,6 +134,15 @@ async fn program(store: SnapshotStore, model: Arc<Mutex<Model>>, seed: u64, bega
                 model.lock().unwrap().note(&error);
                 if error.is_fenced() {
                     break;
+                }
+            }
+            if draw(12) == 0 {
+                let first = model.lock().unwrap().savepoints.pop_first();
+                // Where the reply is lost it may be there or not.
+                if let Some((name, _)) = first
+                    && let Err(error) = store.delete_savepoint(&name).await
+                {
+                    model.lock().unwrap().note(&error);
                 }
             }
             sleep(Duration::from_millis(draw(4000))).await;
@@ -187,6 +209,10 @@ async fn run(seed: u64) -> (usize, usize, usize, usize) {
         assert_eq!(read(&store, snapshot).await.unwrap(), model.tried[&(by, cut)]);
     } else {
         assert!(last.is_none(), "{last:?} is lost");
+    }
+    for (name, at) in &model.savepoints {
+        let numbers = numbers_of(&store, name).await;
+        assert_eq!(numbers.unwrap_or_else(|error| panic!("{name}: {error}")), model.tried[at]);
     }
     (model.committed.len(), model.fenced, model.failed, model.lost)
 }
