@@ -135,6 +135,7 @@ fn run(
         });
         pipeline::run(worker, lines, window, Pace::default(), move |event| match event {
             Event::Resumed { cut, line } => unreachable!("there is no cut {cut} with line {line}"),
+            Event::Saved { name, cut } => unreachable!("nobody asked for {name}: {cut:?}"),
             Event::Rejected(line) => told.lock().unwrap().push(line.clone()),
             Event::Progress { lines, findings } => {
                 let members = findings.members();

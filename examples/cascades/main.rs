@@ -122,6 +122,7 @@ fn observer() -> impl Fn(Event<'_>) + 'static {
     let last = std::cell::Cell::new(Instant::now());
     move |event| match event {
         Event::Resumed { cut, line } => println!("resumed from cut {cut} with line {line}"),
+        Event::Saved { name, cut } => println!("savepoint {name}: {cut:?}"),
         Event::Rejected(rejected) => eprintln!("line {}: {}", rejected.line, rejected.wrong),
         Event::Progress { lines, findings } => {
             if last.get().elapsed() >= PROGRESS_EVERY {

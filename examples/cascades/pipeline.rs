@@ -56,12 +56,25 @@ pub struct Pace {
     pub snapshots: Option<Snapshots<u64>>,
     /// Lines that are read in a second at most, by all workers together.
     pub rate: Option<u64>,
+    /// If a savepoint is taken on the way.
+    pub mark: Option<Mark>,
+}
+
+/// A savepoint that is taken before a line is read, or at the end of the input.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    pub name: String,
+    pub line: u64,
+    /// Whether the run stops there.
+    pub stops: bool,
 }
 
 /// What happens during a run, told on worker 0.
 pub enum Event<'a> {
     /// The run goes on from a cut, with this line.
     Resumed { cut: u64, line: u64 },
+    /// A savepoint is there, or came to nothing.
+    Saved { name: &'a str, cut: Result<u64, String> },
     /// A line is not a call. Lines are told in no particular order.
     Rejected(&'a Rejected),
     /// This many lines were read.
@@ -121,7 +134,7 @@ pub fn run(
     worker: &mut Worker,
     lines: impl Iterator<Item = Vec<u8>>,
     window: u64,
-    pace: Pace,
+    mut pace: Pace,
     observe: impl Fn(Event<'_>) + 'static,
 ) -> Result<Option<Outcome>, Stopped> {
     let findings = Rc::new(RefCell::new(Findings::default()));
@@ -165,6 +178,9 @@ pub fn run(
         if number < first {
             continue;
         }
+        if let Some(mark) = pace.mark.take_if(|mark| index == 0 && number >= mark.line) {
+            source.save(worker, &pace, &mark, &*observe)?;
+        }
         let line = Line { clock, ..line };
         if let Some(rate) = pace.rate {
             let due = Duration::from_secs_f64((number - first) as f64 / rate as f64);
@@ -184,6 +200,9 @@ pub fn run(
         if number % PARTITIONS % peers == index {
             source.input.send(line);
         }
+    }
+    if let Some(mark) = pace.mark.take_if(|_| index == 0) {
+        source.save(worker, &pace, &mark, &*observe)?;
     }
     source.input.close();
     source.handle.run(worker)?;
@@ -235,6 +254,39 @@ impl Source {
         let Source { handle, done, .. } = self;
         handle.until_ready(worker)?;
         handle.run_while(worker, || oldest.is_some_and(|oldest| done.less_than(&oldest)))
+    }
+
+    /// Takes a savepoint, and waits for it, and for the end if the run stops there.
+    fn save(
+        &mut self,
+        worker: &mut Worker,
+        pace: &Pace,
+        mark: &Mark,
+        observe: &impl Fn(Event<'_>),
+    ) -> Result<(), Stopped> {
+        let Mark { name, stops, .. } = mark;
+        let Some(snapshots) = &pace.snapshots else { return Ok(()) };
+        self.input.flush();
+        let asked = match stops {
+            true => snapshots.stop_at_savepoint(name),
+            false => snapshots.savepoint(name),
+        };
+        let cut = match asked {
+            Err(wrong) => Err(wrong.to_string()),
+            Ok(savepoint) => {
+                let waited = self.handle.run_while(worker, || savepoint.outcome().is_none());
+                // The stop may come together with it.
+                waited.or_else(|stopped| match savepoint.outcome() {
+                    Some(Ok(_)) => Ok(()),
+                    _ => Err(stopped),
+                })?;
+                let outcome = savepoint.outcome().expect("it was waited for");
+                outcome.map(|done| done.cut).map_err(|error| error.to_string())
+            }
+        };
+        let is_there = cut.is_ok();
+        observe(Event::Saved { name, cut });
+        self.handle.run_while(worker, || *stops && is_there)
     }
 
     /// Steps the worker until it is time to go on.

@@ -8,6 +8,10 @@
 //! differential collection behind it is made anew. The source goes on with the first call that the
 //! snapshot lacks.
 //!
+//! It can be stopped at a savepoint, and started again from it by its name:
+//! `-- --snapshots DIR --savepoint half --stop-at 5000`, then `-- --snapshots DIR --from half`. What restarts it
+//! when it fails is `supervise.sh`, or systemd with `checkpointed.service`.
+//!
 //! Functions, input and dataflow are those of `cascades`.
 
 #[path = "../cascades/functions.rs"]
@@ -21,8 +25,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pipeline::{Event, Outcome, Pace};
-use timely_statefun::{SnapshotOptions, SnapshotPolicy, SnapshotStore, Snapshots};
+use pipeline::{Event, Mark, Outcome, Pace};
+use timely_statefun::{RestoreFrom, SnapshotOptions, SnapshotPolicy, SnapshotStore, Snapshots};
 
 const CALLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/calls.txt");
 const WINDOW_SECONDS: u64 = 3600;
@@ -37,7 +41,16 @@ struct Arguments {
     rate: Option<u64>,
     snapshots: PathBuf,
     interval: Duration,
+    from: RestoreFrom,
+    savepoint: Option<String>,
+    stop_at: Option<u64>,
     timely: timely::Config,
+}
+
+/// How a run ended, as worker 0 knows it.
+enum Ended {
+    Done(Outcome),
+    AtSavepoint { name: String, cut: u64 },
 }
 
 fn main() -> ExitCode {
@@ -50,9 +63,9 @@ fn main() -> ExitCode {
         }
     };
     match run(arguments) {
-        Ok(outcomes) => {
-            // Only worker 0 has an outcome, so one process of all prints one.
-            outcomes.iter().flatten().for_each(print);
+        Ok(ends) => {
+            // Only worker 0 knows how it ended, so one process of all prints that.
+            ends.iter().flatten().for_each(print);
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -62,20 +75,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<Vec<Option<Outcome>>, String> {
-    let Arguments { input, window, rate, snapshots, interval, timely } = arguments;
+fn run(arguments: Arguments) -> Result<Vec<Option<Ended>>, String> {
+    let Arguments { input, window, rate, snapshots, interval, from, savepoint, stop_at, timely } =
+        arguments;
     let runtime = tokio::runtime::Runtime::new().expect("the system lets threads start");
     let handle = runtime.handle().clone();
     let store = SnapshotStore::directory(&snapshots, SnapshotOptions::default());
     let store = store.map_err(|error| error.to_string())?;
     let total = lines(&input)?.count();
+    let mark = savepoint.map(|name| Mark {
+        name,
+        line: stop_at.unwrap_or(total as u64 / 2),
+        stops: stop_at.is_some(),
+    });
     let workers = timely_statefun::execute(timely, move |worker| {
-        let policy = SnapshotPolicy::new(format!("cascades within {window} s")).interval(interval);
+        let policy = SnapshotPolicy::new(format!("cascades within {window} s"));
+        let policy = policy.interval(interval).restore(from.clone());
         let snapshots = Snapshots::begin(worker, &store, &handle, &policy);
         let snapshots = snapshots.map_err(|error| error.to_string())?;
-        let pace = Pace { snapshots: Some(snapshots), rate };
-        let outcome = pipeline::run(worker, lines(&input)?, window, pace, observer(total));
-        outcome.map_err(|stopped| stopped.to_string())
+        let pace = Pace { snapshots: Some(snapshots), rate, mark: mark.clone() };
+        match pipeline::run(worker, lines(&input)?, window, pace, observer(total)) {
+            Ok(outcome) => Ok(outcome.map(Ended::Done)),
+            // Nothing failed: all workers stop at it.
+            Err(stopped) => match stopped.at_savepoint() {
+                Some((name, cut)) => {
+                    let ended = Ended::AtSavepoint { name: name.to_owned(), cut };
+                    Ok((worker.index() == 0).then_some(ended))
+                }
+                None => Err(stopped.to_string()),
+            },
+        }
     });
     // Nothing is printed before all workers of this process are known to have done their part.
     workers.map_err(|error| error.to_string())?.into_iter().collect()
@@ -87,6 +116,9 @@ fn arguments() -> Result<Option<Arguments>, String> {
     options.optopt("", "snapshots", "where snapshots are kept (default: a new directory)", "DIR");
     let interval = format!("between two snapshots (default {})", INTERVAL.as_millis());
     options.optopt("", "interval", &interval, "MILLISECONDS");
+    options.optopt("", "from", "starts from this savepoint (default: newest snapshot)", "NAME");
+    options.optopt("", "savepoint", "takes one of this name, in the middle of the input", "NAME");
+    options.optopt("", "stop-at", "takes it before this line instead, and stops", "LINE");
     options.optopt("", "rate", "reads so many lines in a second (default: all it can)", "N");
     options.optopt("", "input", "call records (default: the ones that come with this)", "FILE");
     let window =
@@ -119,7 +151,14 @@ fn arguments() -> Result<Option<Arguments>, String> {
         Some(directory) => PathBuf::from(directory),
         None => std::env::temp_dir().join(format!("checkpointed-{}", std::process::id())),
     };
+    let (savepoint, stop_at) = (matches.opt_str("savepoint"), number("stop-at")?);
+    if stop_at.is_some() && savepoint.is_none() {
+        return Err("--stop-at takes a savepoint, whose name --savepoint says".to_owned());
+    }
     Ok(Some(Arguments {
+        from: matches.opt_str("from").map_or(RestoreFrom::Newest, RestoreFrom::Savepoint),
+        savepoint,
+        stop_at,
         input,
         window: number("window")?.unwrap_or(WINDOW_SECONDS),
         rate: number("rate")?.map(|rate| rate.max(1)),
@@ -150,6 +189,12 @@ fn observer(total: usize) -> impl Fn(Event<'_>) + 'static {
         Event::Resumed { cut, line } => {
             println!("resumed from cut {cut} at record {line} of {total}");
         }
+        Event::Saved { name, cut: Ok(cut) } => println!("savepoint {name} is cut {cut}"),
+        // Whoever wants it would find out too late.
+        Event::Saved { name, cut: Err(why) } => {
+            eprintln!("checkpointed: savepoint {name} came to nothing: {why}");
+            std::process::exit(1)
+        }
         Event::Rejected(rejected) => eprintln!("line {}: {}", rejected.line, rejected.wrong),
         Event::Progress { lines, findings } => {
             if last.get().elapsed() >= PROGRESS_EVERY {
@@ -160,8 +205,13 @@ fn observer(total: usize) -> impl Fn(Event<'_>) + 'static {
     }
 }
 
-fn print(outcome: &Outcome) {
-    let Outcome { calls, findings, work } = outcome;
+fn print(ended: &Ended) {
+    let Outcome { calls, findings, work } = match ended {
+        Ended::Done(outcome) => outcome,
+        Ended::AtSavepoint { name, cut } => {
+            return println!("stopped at savepoint {name}, which is cut {cut}");
+        }
+    };
     println!("{calls} calls read, {} messages delivered", work.delivered);
     println!("{}", findings.summary());
 }
