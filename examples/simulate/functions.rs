@@ -29,12 +29,16 @@ pub const BARGE: FunctionType<String> = FunctionType::new("post/barge");
 /// Parcels that have come to their end, and what became of each decoy.
 pub const ARRIVED: Egress<(u64, i64)> = Egress::new("post/arrived");
 pub const DECOYS: Egress<(u64, bool)> = Egress::new("post/decoys");
+/// What has arrived, with the office and the number of what has arrived there before: stored once.
+pub const BOOK: Egress<(u64, u64, u64)> = Egress::new("post/book");
 /// What must not happen.
 pub const WRONG: Egress<String> = Egress::new("post/wrong");
 
 pub const BALANCE: ValueSpec<i64> = ValueSpec::new("balance");
 /// How many parcels went through.
 pub const HANDLED: ValueSpec<u64> = ValueSpec::new("handled");
+/// How many parcels have come to their end here.
+const ENDED: ValueSpec<u64> = ValueSpec::new("ended");
 /// The same as a list: 1, 2, 3 and so on.
 pub const LOG: BufferSpec<u64> = BufferSpec::new("log");
 /// The same by what the parcel's id ends with: states that nobody declares.
@@ -91,6 +95,7 @@ pub fn functions() -> Functions<TypedValue> {
     let office = Function::new(office)
         .value(BALANCE)
         .value(HANDLED)
+        .value(ENDED)
         .value(STAMP)
         .table(SENT)
         .table(GOT)
@@ -116,6 +121,7 @@ pub fn functions() -> Functions<TypedValue> {
         .remote(COURIER, endpoint)
         .persisted_egress(ARRIVED)
         .persisted_egress(DECOYS)
+        .held_egress(BOOK)
         .egress(WRONG)
         .limits(Limits { depth_max: 100, ..Limits::default() })
 }
@@ -225,6 +231,9 @@ fn go(context: &mut Context<'_, TypedValue>, parcel: Parcel) -> FunctionResult {
         Way::End => {
             context.update(BALANCE, |balance| *balance += parcel.amount);
             context.emit(ARRIVED, (parcel.id, parcel.amount));
+            let (office, ended) =
+                (context.id().to_string(), context.update(ENDED, |ended| *ended += 1));
+            context.emit(BOOK, (office.parse()?, ended, parcel.id));
         }
         Way::On => pass(context, parcel),
         Way::Split => {

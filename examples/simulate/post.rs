@@ -4,7 +4,8 @@ use timely_statefun::testing::{Finished, Random, Simulation};
 use timely_statefun::{Envelope, Functions, Order, TypedValue};
 
 use crate::functions::{
-    ARRIVED, BALANCE, COUNTED, DECOYS, HANDLED, LOG, OFFICE, Parcel, WRONG, courier, functions,
+    ARRIVED, BALANCE, BOOK, COUNTED, DECOYS, HANDLED, LOG, OFFICE, Parcel, WRONG, courier,
+    functions,
 };
 use crate::ways::{Expected, OFFICES};
 
@@ -26,6 +27,7 @@ fn simulated(make: fn() -> Functions<TypedValue>) -> Simulation<TypedValue> {
         .observe(ARRIVED)
         .observe(DECOYS)
         .observe(WRONG)
+        .store(BOOK)
         .serve("http://courier/", courier)
         .check(check)
 }
@@ -81,6 +83,17 @@ fn check(run: &mut Finished<'_, '_, TypedValue>) {
     let lost: i64 = expected.lost.iter().map(|(_, amount)| amount).sum();
     assert_eq!(balance, total - lost, "the balance of all offices");
     assert_eq!(handled, expected.handled, "parcels that offices have handled");
+
+    let book = run.stored(BOOK);
+    let mut ended = [0; OFFICES as usize];
+    for (office, number, id) in &book {
+        let before = &mut ended[*office as usize];
+        assert_eq!(*number, *before + 1, "parcel {id} in the book of office {office}");
+        *before = *number;
+    }
+    let mut book: Vec<u64> = book.into_iter().map(|(.., id)| id).collect();
+    let mut ids: Vec<u64> = expected.arrived.iter().map(|(id, _)| *id).collect();
+    same("in the book", &mut book, &mut ids);
 
     let mut arrived: Vec<_> =
         run.emitted_since_restart(ARRIVED).into_iter().map(|(_, parcel)| parcel).collect();

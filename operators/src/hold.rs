@@ -356,12 +356,27 @@ impl<T: Timestamp, D> Kept<T, D> {
 
     /// Lets go of what left before a cut.
     fn release(&mut self, cut: u64, mut go: impl FnMut(&T, Vec<D>)) {
+        #[cfg(statefun_planted)]
+        let cut = self.cut_by_time(cut);
         while self.batches.front().is_some_and(|batch| batch.count < cut) {
             let batch = self.batches.pop_front().expect("there is a first one");
             self.records -= batch.records.len();
             self.told = self.told.saturating_sub(1);
             go(&self.times.time(batch.time).outer, batch.records);
             self.times.finish_one(batch.time);
+        }
+    }
+
+    /// The cut that would let everything go whose time is not after one of those that belong to a cut.
+    #[cfg(statefun_planted)]
+    fn cut_by_time(&self, cut: u64) -> u64 {
+        let times = || self.batches.iter().map(|batch| (batch.count, self.times.time(batch.time)));
+        let last = times().filter(|(count, _)| *count < cut).map(|(_, time)| time).max();
+        let is_over = |time: &Stage<T>| last.is_some_and(|last| time <= last);
+        let later = times().filter(|(count, time)| *count >= cut && is_over(time));
+        match later.map(|(count, _)| count + 1).max() {
+            Some(later) if crate::planted::releases_by_time() => later,
+            _ => cut,
         }
     }
 

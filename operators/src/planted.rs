@@ -32,6 +32,12 @@ pub(crate) fn released_early() -> Option<u64> {
     is("released-early").then_some(1)
 }
 
+/// Whether what is held is released by its ingress time. `released-by-time`: what is not after a time of the cut's
+/// goes with it.
+pub(crate) fn releases_by_time() -> bool {
+    is("released-by-time")
+}
+
 /// Whether a message for this worker goes by way of the edge. `overtaken`: every other one does.
 pub(crate) fn takes_the_edge() -> bool {
     thread_local!(static SENT: Cell<u64> = const { Cell::new(0) });

@@ -20,6 +20,7 @@ use timely_statefun_operators::Delays;
 use tokio::runtime::Handle as Runtime;
 
 use super::random::Random;
+use super::shelf::{Outlet, Shelf};
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::dataflow::{Handle, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions};
@@ -73,6 +74,7 @@ impl<E: Send + 'static> Observer for Observed<E> {
 }
 
 pub(super) type Observers = BTreeMap<&'static str, Arc<dyn Observer>>;
+pub(super) type Shelves<M> = Vec<(&'static str, Arc<dyn Shelf<M>>)>;
 pub(super) type Letters<M> = Arc<Mutex<Vec<(u64, DeadLetter<M>)>>>;
 
 /// What all workers of an execution are built with.
@@ -87,6 +89,7 @@ pub(super) struct Kit<M> {
     pub(super) messages: Arc<[Sent<M>]>,
     pub(super) end: u64,
     pub(super) observers: Observers,
+    pub(super) shelves: Shelves<M>,
     pub(super) letters: Letters<M>,
     /// Whether what leaves counts. It does not once another execution has begun.
     pub(super) counts: Arc<AtomicBool>,
@@ -124,6 +127,7 @@ pub(super) struct Member<M: ExchangeData + Clone> {
     /// The least time at which something has left since that was looked at.
     left: Rc<Cell<u64>>,
     done: Rc<RefCell<Vec<SnapshotDone<u64>>>>,
+    outlets: Vec<Box<dyn Outlet>>,
     feed: VecDeque<(u64, Envelope<M>)>,
     end: u64,
 }
@@ -147,6 +151,8 @@ pub(super) struct Look {
     pub(super) stopped: Option<String>,
     pub(super) is_over: bool,
     pub(super) done: Vec<SnapshotDone<u64>>,
+    /// By held egress, the last cut of which all has come.
+    pub(super) ended: Vec<u64>,
 }
 
 impl<M: ExchangeData + Clone + Sync> Member<M> {
@@ -198,6 +204,8 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
             let egresses = snapshots.replayed(INGRESS, stream).stateful_functions(functions);
             let egresses = egresses
                 .map_err(|error| format!("the functions are put together wrongly: {error}"))?;
+            let outlets = kit.shelves.iter().map(|(_, shelf)| shelf.take(&egresses));
+            let outlets = outlets.collect::<Result<Vec<_>, String>>()?;
             let leaving = egresses.rest();
             let is_bound = |name| leaving.iter().any(|(bound, _)| *bound == name);
             if let Some(name) = kit.observers.keys().find(|name| !is_bound(**name)) {
@@ -233,15 +241,28 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
                 .probe_with(&probe);
             let (told, kept) = (egresses.snapshots().expect("they are taken"), Rc::clone(&done));
             told.inspect(move |done| kept.borrow_mut().push(done.clone()));
-            Ok((input, egresses.handle()))
+            Ok((input, egresses.handle(), outlets))
         });
-        let (mut input, handle) = built?;
+        let (mut input, handle, outlets) = built?;
         let next = feed.front().map_or(kit.end, |(time, _)| *time);
         if next > 0 {
             input.advance_to(next);
         }
         let (input, end) = (Some(input), kit.end);
-        Ok(Member { worker, input, handle, snapshots, watch, delays, probe, left, done, feed, end })
+        Ok(Member {
+            worker,
+            input,
+            handle,
+            snapshots,
+            watch,
+            delays,
+            probe,
+            left,
+            done,
+            outlets,
+            feed,
+            end,
+        })
     }
 
     /// The snapshot that it goes on from.
@@ -293,6 +314,16 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
         }
     }
 
+    /// What has come of a cut through a held egress.
+    pub(super) fn take(&self, egress: usize, cut: u64) -> Box<dyn Any + Send> {
+        self.outlets[egress].take(cut)
+    }
+
+    /// What has come through a held egress up to a cut is stored.
+    pub(super) fn acknowledge(&mut self, egress: usize, cut: u64) {
+        self.outlets[egress].acknowledge(cut);
+    }
+
     /// Does something at an address of this worker, and gives what came of it.
     ///
     /// # Errors
@@ -341,6 +372,7 @@ impl<M: ExchangeData + Clone + Sync> Member<M> {
             stopped: self.handle.stopped().map(|stopped| stopped.to_string()),
             is_over: !self.worker.has_dataflows(),
             done: self.done.take(),
+            ended: self.outlets.iter().map(|outlet| outlet.ended()).collect(),
         }
     }
 }

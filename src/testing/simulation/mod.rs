@@ -9,6 +9,7 @@ mod crew;
 mod member;
 mod network;
 mod random;
+mod shelf;
 mod world;
 
 use std::fmt;
@@ -28,9 +29,10 @@ use crate::functions::Functions;
 use crate::message::Envelope;
 use crate::placement;
 use case::Case;
-use member::{Observed, Observers, observed};
+use member::{Observed, Observers, Shelves, observed};
 use network::Service;
 pub use random::Random;
+use shelf::Stored;
 use world::World;
 
 /// How many smaller runs are tried of one that fails.
@@ -92,6 +94,7 @@ pub struct Simulation<M: ExchangeData + Clone> {
     make: Arc<dyn Fn() -> Functions<M> + Send + Sync>,
     message: Draw<M>,
     observers: Observers,
+    shelves: Shelves<M>,
     services: Vec<(String, Service)>,
     check: Check<M>,
     messages: usize,
@@ -187,6 +190,7 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
             make: Arc::new(make),
             message: Box::new(message),
             observers: Observers::new(),
+            shelves: Vec::new(),
             services: Vec::new(),
             check: Box::new(|_| ()),
             messages: 100,
@@ -220,6 +224,17 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
     #[must_use]
     pub fn observe<E: Send + 'static>(mut self, egress: Egress<E>) -> Self {
         self.observers.insert(egress.name(), Arc::new(Observed::<E>(Mutex::default())));
+        self
+    }
+
+    /// Stores what leaves through a [held](Functions::held_egress) egress, for checks: cut by cut, at some time after
+    /// it was released, as a [sink](crate::sink) does. It may be released again, and must then be the same.
+    #[must_use]
+    pub fn store<E>(mut self, egress: Egress<E>) -> Self
+    where
+        E: Clone + Ord + fmt::Debug + Send + 'static,
+    {
+        self.shelves.push((egress.name(), Arc::new(Stored::of(egress))));
         self
     }
 
@@ -299,7 +314,8 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
 
     fn run_case(&self, case: &Case<M>) -> Result<(Report, u64), String> {
         let services = self.services.clone();
-        let mut world = World::new(case, Arc::clone(&self.make), &self.observers, services);
+        let mut world =
+            World::new(case, Arc::clone(&self.make), &self.observers, &self.shelves, services);
         let began_ms = world.now_ms();
         world.run()?;
         (self.check)(&mut Finished { case, world: &mut world });
@@ -405,6 +421,19 @@ impl<M: ExchangeData + Clone + Sync> Finished<'_, '_, M> {
         let all = observed(&self.world.observers, egress).into_iter();
         let of_last = all.filter(|(execution, ..)| *execution == last);
         of_last.map(|(_, time, record)| (time, record)).collect()
+    }
+
+    /// What is [stored](Simulation::store) of a held egress: in the order in which cuts released it, and in a cut, of
+    /// each address in the order in which it was emitted.
+    ///
+    /// # Panics
+    ///
+    /// If the egress is not stored.
+    pub fn stored<E: Clone + Send + 'static>(&self, egress: Egress<E>) -> Vec<E> {
+        let shelf = self.world.shelves.iter().find(|(name, _)| *name == egress.name());
+        let (_, shelf) = shelf.unwrap_or_else(|| panic!("\"{}\" is not stored", egress.name()));
+        let stored = shelf.as_any().downcast_ref::<Stored<E>>();
+        stored.expect("it was stored with this type").all()
     }
 
     /// The messages that were ever given up, each with its time. After a restart some are given up again.

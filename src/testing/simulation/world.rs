@@ -12,7 +12,7 @@ use super::super::store::{FaultyStore, StoreCall, StoreFault};
 use super::super::turned::TurnedRuntime;
 use super::case::{Case, Crash, Event};
 use super::crew::Crew;
-use super::member::{INGRESS, Kit, Letters, Look, Member, Observers};
+use super::member::{INGRESS, Kit, Letters, Look, Member, Observers, Shelves};
 use super::network::Network;
 use super::random::Random;
 use crate::clock::{Clock, ClockHands};
@@ -51,6 +51,8 @@ struct Execution<M: ExchangeData + Clone> {
     passed: u64,
     /// The cut that it began with; 0 if none.
     restored: u64,
+    /// By held egress, the last cut that was stored, and that each worker has acknowledged.
+    stored: Vec<(u64, Vec<u64>)>,
 }
 
 /// One that goes on although it is believed to be dead.
@@ -66,6 +68,7 @@ pub(super) struct World<'a, M: ExchangeData + Clone> {
     case: &'a Case<M>,
     make: Arc<dyn Fn() -> Functions<M> + Send + Sync>,
     pub(super) observers: Observers,
+    pub(super) shelves: Shelves<M>,
     pub(super) letters: Letters<M>,
     network: Arc<Network>,
     disk: FaultyStore,
@@ -92,6 +95,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         case: &'a Case<M>,
         make: Arc<dyn Fn() -> Functions<M> + Send + Sync>,
         observers: &Observers,
+        shelves: &Shelves<M>,
         services: Vec<(String, super::network::Service)>,
     ) -> Self {
         let (clock, hands) = Clock::turned(1_000_000);
@@ -119,6 +123,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             case,
             make,
             observers: fresh.collect(),
+            shelves: shelves.iter().map(|(name, shelf)| (*name, shelf.fresh())).collect(),
             letters: Arc::new(Mutex::default()),
             network: Arc::new(network),
             disk,
@@ -149,6 +154,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         while action <= last || self.running().to_feed() > 0 {
             self.happen(action)?;
             self.act(action)?;
+            self.put_away()?;
             self.is_served()?;
             action += 1;
         }
@@ -210,6 +216,12 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
                 mix(&mut trace, [execution.into(), time]);
             }
         }
+        for (_, shelf) in &self.shelves {
+            shelf
+                .counts()
+                .iter()
+                .for_each(|(cut, records)| mix(&mut trace, [*cut, *records as u64]));
+        }
         for (time, letter) in self.letters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let reason = letter.reason.to_string().into_bytes();
             mix(&mut trace, std::iter::once(*time).chain(reason.into_iter().map(u64::from)));
@@ -249,6 +261,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             messages: Arc::clone(&self.case.messages),
             end: self.case.end(),
             observers: self.observers.clone(),
+            shelves: self.shelves.clone(),
             letters: Arc::clone(&self.letters),
             counts: Arc::clone(&counts),
             tuning: self.case.tuning,
@@ -276,7 +289,8 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         self.durable = restored.clone();
         let looks = vec![None; crew.len()];
         let restored = restored.map_or(0, |done| done.cut);
-        let mut execution = Execution { crew, counts, runtime, looks, passed: 0, restored };
+        let stored = vec![(0, vec![0; crew.len()]); self.shelves.len()];
+        let mut execution = Execution { crew, counts, runtime, looks, passed: 0, restored, stored };
         for worker in 0..crewing.workers {
             execution.step(worker, 0)?;
         }
@@ -422,6 +436,28 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         self.stalled.get(&worker).is_some_and(|until| *until > action)
     }
 
+    /// Has what has left through held egresses stored, and acknowledged, at times.
+    fn put_away(&mut self) -> Result<(), String> {
+        let World { running: Some(execution), shelves, random, .. } = self else { return Ok(()) };
+        match random.once_in(4) {
+            true => execution.put_away(shelves, random),
+            false => Ok(()),
+        }
+    }
+
+    /// Has all of it stored and acknowledged. Says whether there was any.
+    fn put_all_away(&mut self) -> Result<bool, String> {
+        let World { running: Some(execution), shelves, random, .. } = self else {
+            return Ok(false);
+        };
+        let mut any = false;
+        while !execution.has_put_away() {
+            execution.put_away(shelves, random)?;
+            any = true;
+        }
+        Ok(any)
+    }
+
     /// One of those that are believed to be dead, if it is awake.
     fn awake(&mut self, action: u64) -> Option<usize> {
         if self.zombies.is_empty() {
@@ -446,6 +482,8 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
                 let worker = self.random.below(execution.crew.len() as u64) as usize;
                 let look = execution.crew.on(worker, |member| member.step(2))?;
                 told = look.done.last().cloned();
+                execution.looks[worker] = Some(look);
+                execution.put_away(&self.shelves, &mut self.random)?;
             }
         }
         *left -= 1;
@@ -546,13 +584,17 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         for worker in 0..self.workers() {
             self.step(worker, 2)?;
         }
-        self.is_served()
+        self.is_served()?;
+        self.put_all_away().map(drop)
     }
 
     /// Lets the program run until nothing is left to do. What waits for the clock gets its time.
     fn rest(&mut self) -> Result<(), String> {
         let (mut quiet, mut before, mut end) = (0, Vec::new(), self.case.end());
         let mut turn = Duration::from_millis(1);
+        // What is held leaves with a snapshot that is taken after all has happened. One may be under way when it is
+        // asked for, so there are two.
+        let (mut snapshots, mut durable) = (if self.shelves.is_empty() { 0 } else { 2 }, None);
         for _ in 0..self.rounds_max() {
             self.round()?;
             let looks = self.running().looks.clone();
@@ -567,7 +609,14 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
                 waits == 0 && look.frontier == end
             };
             if before.iter().flatten().all(is_done) {
-                return Ok(());
+                let cut = self.durable.as_ref().map_or(0, |done| done.cut);
+                if durable.is_none_or(|before| cut > before) {
+                    if snapshots == 0 {
+                        return Ok(());
+                    }
+                    self.request(None)?;
+                    (snapshots, durable) = (snapshots - 1, Some(cut));
+                }
             }
             // What waits for the clock, such as another attempt, gets its time; and what happens then happens
             // at the time of the ingress, and may wait until that is over.
@@ -595,6 +644,47 @@ impl<M: ExchangeData + Clone + Sync> Execution<M> {
         }
         self.passed = self.passed.max(look.frontier);
         Ok(look)
+    }
+
+    /// The last cut of a held egress of which all workers have all, as far as was seen.
+    fn ended(&self, egress: usize) -> u64 {
+        let ended =
+            self.looks.iter().map(|look| look.as_ref().map_or(0, |look| look.ended[egress]));
+        ended.min().unwrap_or(0)
+    }
+
+    /// Whether all that has left through held egresses is stored, and acknowledged by all workers.
+    fn has_put_away(&self) -> bool {
+        let mut stored = self.stored.iter().enumerate();
+        stored.all(|(egress, (cut, told))| {
+            *cut == self.ended(egress) && told.iter().all(|told| told == cut)
+        })
+    }
+
+    /// Stores what has come through each held egress, or has a worker acknowledge what is stored.
+    fn put_away<S>(&mut self, shelves: &Shelves<S>, random: &mut Random) -> Result<(), String> {
+        for (egress, (_, shelf)) in shelves.iter().enumerate() {
+            let ended = self.ended(egress);
+            let (cut, told) = &mut self.stored[egress];
+            let behind = told.iter().position(|told| told < cut);
+            match behind {
+                Some(worker) if *cut == ended || random.once_in(2) => {
+                    let cut = *cut;
+                    told[worker] = cut;
+                    self.crew.on(worker, move |member| member.acknowledge(egress, cut))?;
+                }
+                _ if *cut < ended => {
+                    *cut = ended;
+                    let workers = 0..self.crew.len();
+                    let parts = workers.map(|worker| {
+                        self.crew.on(worker, move |member| member.take(egress, ended))
+                    });
+                    shelf.store(parts.collect::<Result<Vec<_>, String>>()?)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn to_feed(&self) -> usize {
