@@ -25,6 +25,8 @@ const RECORDS: u64 = 1200;
 /// Kills of each sink.
 const KILLS: usize = 30;
 const POINTS: [&str; 4] = ["manifest", "inside", "stored", "moment"];
+/// How steps of the library itself are marked, in which a program ends that is built for that.
+const STEP: &str = "step:";
 const JOB: &str = "STATEFUN_KILLED_SINK";
 
 /// Ends the process when it has come to a point for the n-th time.
@@ -170,8 +172,8 @@ impl Drop for Place {
     }
 }
 
-/// Kills programs with a sink so often, and checks what comes of each that ends.
-fn kill(sink: &str, read: impl Fn(&Path) -> Vec<Note>) {
+/// Kills programs with a sink so often, at these points or in these steps, and checks what comes of each that ends.
+fn kill(sink: &str, points: &[&'static str], read: impl Fn(&Path) -> Vec<Note>) {
     let seed = u64::from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos());
     let _running = Running(format!("seed {seed} of {sink}"));
     let (mut random, began) = (Random(seed), Instant::now());
@@ -184,7 +186,7 @@ fn kill(sink: &str, read: impl Fn(&Path) -> Vec<Note>) {
         let place = Place(root.join(name));
         std::fs::create_dir_all(&place.0).unwrap();
         loop {
-            let point = POINTS[random.below(POINTS.len() as u64) as usize];
+            let point = points[random.below(points.len() as u64) as usize];
             let point = if kills < KILLS { point } else { "never" };
             let times = match point {
                 "inside" => 1 + random.below(700),
@@ -195,6 +197,9 @@ fn kill(sink: &str, read: impl Fn(&Path) -> Vec<Note>) {
             let job = format!("{sink} {} {workers} {point} {times}", place.0.display());
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args(["--exact", "child", "--nocapture"]).env(JOB, job);
+            if let Some(step) = point.strip_prefix(STEP) {
+                command.env("STATEFUN_PLANTED", format!("kill-at={step}:{times}"));
+            }
             command.env("RUST_BACKTRACE", "0").stdout(Stdio::null()).stderr(Stdio::piped());
             let mut child = command.spawn().unwrap();
             if point == "moment" {
@@ -218,10 +223,29 @@ fn kill(sink: &str, read: impl Fn(&Path) -> Vec<Note>) {
 
 #[test]
 fn files_have_each_record_once_however_often_the_program_is_killed() {
-    kill("file", read_files);
+    kill("file", &POINTS, read_files);
 }
 
 #[test]
 fn sqlite_has_each_record_once_however_often_the_program_is_killed() {
-    kill("sqlite", read_database);
+    kill("sqlite", &POINTS, read_database);
+}
+
+/// The program ends in each step of releasing, storing and acknowledging: in builds for `tests/planted/run`.
+#[cfg(statefun_planted)]
+#[test]
+fn sinks_have_each_record_once_whichever_step_is_the_last() {
+    for step in ["step:held-released", "step:sink-has-cut", "step:cut-acknowledged"] {
+        kill("file", &[step], read_files);
+    }
+    for step in ["step:sink-file-begun", "step:sink-file-written", "step:sink-file-renamed"] {
+        kill("file", &[step], read_files);
+    }
+    for step in [
+        "step:sink-transaction-begun",
+        "step:sink-transaction-written",
+        "step:sink-transaction-committed",
+    ] {
+        kill("sqlite", &[step], read_database);
+    }
 }
