@@ -468,7 +468,10 @@ fn the_program_ends_with_one_line_in_one_process_and_in_two() {
     for processes in [1, 2] {
         let hosts = std::env::temp_dir().join(format!("cascades-hosts-{}", std::process::id()));
         let outcomes = cluster::run_command(processes, |process, addresses| {
-            std::fs::write(&hosts, addresses.join("\n")).unwrap();
+            // It is written once: the first process may be reading it when the second is started.
+            if process == 0 {
+                std::fs::write(&hosts, addresses.join("\n")).unwrap();
+            }
             let mut command = program();
             command.args(["--window", "600", "-w", "2", "-h", hosts.to_str().unwrap()]);
             command.args(["-n", &processes.to_string(), "-p", &process.to_string()]);

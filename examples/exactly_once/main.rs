@@ -2,7 +2,7 @@
 //! killed at random and started again on other numbers of workers until it is done, and what is written is what a
 //! run writes that nobody disturbs.
 //!
-//! `cargo run --release --features sqlite --example exactly_once` (`-- --kills 50` for more of it)
+//! `cargo run --release --example exactly_once` (`-- --kills 50` for more of it)
 //!
 //! Two egresses are held until a snapshot contains what caused their records. Pairs of calls that lead to one another
 //! go into a table, in one transaction for each snapshot; calls that move from one cascade to another go into a file
