@@ -14,7 +14,7 @@ use timely_statefun::TypedValue;
 use timely_statefun::testing::Simulation;
 
 /// The seeds of one of the tests, which run side by side.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 70;
 
 fn holds(simulation: Simulation<TypedValue>, first: u64) {
     let began = Instant::now();
@@ -27,6 +27,11 @@ fn holds(simulation: Simulation<TypedValue>, first: u64) {
 #[test]
 fn what_is_promised_holds_for_some_seeds() {
     holds(post::post(), 0);
+}
+
+#[test]
+fn what_is_promised_holds_where_nothing_is_held() {
+    holds(post::unheld(), 2_000_000);
 }
 
 #[test]

@@ -90,8 +90,8 @@ impl Parcel {
     }
 }
 
-/// The functions of the program.
-pub fn functions() -> Functions<TypedValue> {
+/// The functions of the program. Whether the book is held, so that it is stored once.
+pub fn functions(is_held: bool) -> Functions<TypedValue> {
     let office = Function::new(office)
         .value(BALANCE)
         .value(HANDLED)
@@ -109,7 +109,11 @@ pub fn functions() -> Functions<TypedValue> {
     let barge = boat(false).retry(Retry::attempts(1000).first(Duration::from_millis(20)));
     let ferry = boat(true).retry(Retry::attempts(1000).first(Duration::from_millis(20)));
     let endpoint = Endpoint::at("http://courier/call").batch_messages_max(3);
-    Functions::new()
+    let functions = match is_held {
+        true => Functions::new().held_egress(BOOK),
+        false => Functions::new().egress(BOOK),
+    };
+    functions
         .named("post")
         .embedded(OFFICE, office)
         .embedded_namespace(
@@ -121,7 +125,6 @@ pub fn functions() -> Functions<TypedValue> {
         .remote(COURIER, endpoint)
         .persisted_egress(ARRIVED)
         .persisted_egress(DECOYS)
-        .held_egress(BOOK)
         .egress(WRONG)
         .limits(Limits { depth_max: 100, ..Limits::default() })
 }

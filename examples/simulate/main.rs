@@ -43,13 +43,18 @@ fn main() -> ExitCode {
     // What a panic says is part of what is told of its seed.
     std::panic::set_hook(Box::new(|_| ()));
     let by_arrival = post::post().messages(drawn);
+    let unheld = post::unheld().messages(drawn);
     let by_time = post::in_time_order().messages(drawn);
     let (began, mut told) = (Instant::now(), Instant::now());
     let mut report = Report::default();
     let mut failed = 0_u64;
     for seed in seed..seed.saturating_add(seeds) {
-        // One run in four handles messages in the order of time.
-        let simulation = if seed % 4 == 3 { &by_time } else { &by_arrival };
+        // One run in four handles messages in the order of time, and one holds nothing.
+        let simulation = match seed % 4 {
+            3 => &by_time,
+            2 => &unheld,
+            _ => &by_arrival,
+        };
         match simulation.try_seed(seed) {
             Ok(one) => report += one,
             Err(why) => {

@@ -14,12 +14,25 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// Parcels that are simulated, and checked.
 pub fn post() -> Simulation<TypedValue> {
-    simulated(functions)
+    stored(simulated(|| functions(true)))
+}
+
+/// The same where nothing is held, so that no cut waits for what is.
+pub fn unheld() -> Simulation<TypedValue> {
+    simulated(|| functions(false)).check(|run| _ = check(run))
 }
 
 /// The same with messages in the order of time.
 pub fn in_time_order() -> Simulation<TypedValue> {
-    simulated(|| functions().order(Order::Time))
+    stored(simulated(|| functions(true).order(Order::Time)))
+}
+
+/// With the book stored, and checked.
+fn stored(simulation: Simulation<TypedValue>) -> Simulation<TypedValue> {
+    simulation.store(BOOK).check(|run| {
+        let expected = check(run);
+        check_book(run, &expected);
+    })
 }
 
 fn simulated(make: fn() -> Functions<TypedValue>) -> Simulation<TypedValue> {
@@ -27,9 +40,7 @@ fn simulated(make: fn() -> Functions<TypedValue>) -> Simulation<TypedValue> {
         .observe(ARRIVED)
         .observe(DECOYS)
         .observe(WRONG)
-        .store(BOOK)
         .serve("http://courier/", courier)
-        .check(check)
 }
 
 /// A parcel that is brought to an office.
@@ -54,7 +65,8 @@ fn sent(run: &Finished<'_, '_, TypedValue>) -> Vec<(u64, u64, i64)> {
     parcels.collect()
 }
 
-fn check(run: &mut Finished<'_, '_, TypedValue>) {
+/// Gives what had to become of all parcels.
+fn check(run: &mut Finished<'_, '_, TypedValue>) -> Expected {
     let wrong = run.emitted(WRONG);
     assert!(wrong.is_empty(), "{:?}", wrong[0]);
 
@@ -84,17 +96,6 @@ fn check(run: &mut Finished<'_, '_, TypedValue>) {
     assert_eq!(balance, total - lost, "the balance of all offices");
     assert_eq!(handled, expected.handled, "parcels that offices have handled");
 
-    let book = run.stored(BOOK);
-    let mut ended = [0; OFFICES as usize];
-    for (office, number, id) in &book {
-        let before = &mut ended[*office as usize];
-        assert_eq!(*number, *before + 1, "parcel {id} in the book of office {office}");
-        *before = *number;
-    }
-    let mut book: Vec<u64> = book.into_iter().map(|(.., id)| id).collect();
-    let mut ids: Vec<u64> = expected.arrived.iter().map(|(id, _)| *id).collect();
-    same("in the book", &mut book, &mut ids);
-
     let mut arrived: Vec<_> =
         run.emitted_since_restart(ARRIVED).into_iter().map(|(_, parcel)| parcel).collect();
     same("arrived", &mut arrived, &mut expected.arrived);
@@ -115,6 +116,21 @@ fn check(run: &mut Finished<'_, '_, TypedValue>) {
 
     let waiting = run.waiting_bytes_max();
     assert!(waiting <= WAITING_BYTES_MAX, "{waiting} bytes of messages waited");
+    expected
+}
+
+/// What has arrived is in the book once, in the order in which each office wrote it.
+fn check_book(run: &Finished<'_, '_, TypedValue>, expected: &Expected) {
+    let book = run.stored(BOOK);
+    let mut ended = [0; OFFICES as usize];
+    for (office, number, id) in &book {
+        let before = &mut ended[*office as usize];
+        assert_eq!(*number, *before + 1, "parcel {id} in the book of office {office}");
+        *before = *number;
+    }
+    let mut book: Vec<u64> = book.into_iter().map(|(.., id)| id).collect();
+    let mut ids: Vec<u64> = expected.arrived.iter().map(|(id, _)| *id).collect();
+    same("in the book", &mut book, &mut ids);
 }
 
 fn same<X: Ord + std::fmt::Debug>(what: &str, found: &mut [X], expected: &mut [X]) {
