@@ -117,7 +117,11 @@ impl<E: 'static> FileSink<E> {
                     return Err(SinkError::refused(why));
                 }
             }
-            self.put(MARK, own.as_bytes())?;
+            let marked = self.put(MARK, own.as_bytes());
+            // Another process that marked it first may have taken away what this one was writing.
+            if read(&mark)?.is_none() {
+                marked?;
+            }
             sync_directory(self.directory.parent().unwrap_or(Path::new("")))?;
         }
         match read(&mark)? {
@@ -159,17 +163,21 @@ impl<E: 'static> FileSink<E> {
         Ok(sync_directory(&self.directory)?)
     }
 
-    /// The last cut of a shard. What was being written when a program ended is removed, if it is asked to.
+    /// The last cut of a shard. What was being written of it when a program ended is removed, if it is asked
+    /// to, and with that of the first shard what was being written of the mark.
     fn look(&self, shard: u32, clean: bool) -> Result<Option<u64>, SinkError> {
         let mut last = None;
         let begins = format!("{TEMPORARY}{shard:04}-");
+        let mark_begins = format!("{TEMPORARY}{MARK}-");
+        let is_left =
+            |name: &str| name.starts_with(&begins) || shard == 0 && name.starts_with(&mark_begins);
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             if let Some(cut) = cut_of(name, shard) {
                 last = last.max(Some(cut));
-            } else if clean && name.starts_with(&begins) {
+            } else if clean && is_left(name) {
                 match fs::remove_file(entry.path()) {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
                     _ => {}
@@ -298,6 +306,7 @@ mod tests {
         for left in ["tmp-0000-00000000000000000008-1-1", "tmp-0001-00000000000000000008-1-1"] {
             fs::write(place.0.join(left), "half").unwrap();
         }
+        fs::write(place.0.join("tmp-sink-1-1"), "half a mark").unwrap();
         assert_eq!(place.sink("numbers").last(0).unwrap(), Some(7));
         let left = "tmp-0001-00000000000000000008-1-1".to_owned();
         assert_eq!(
@@ -305,6 +314,15 @@ mod tests {
             [file_of(0, 7), MARK.to_owned(), left],
             "that of another shard stays"
         );
+    }
+
+    #[test]
+    fn a_program_that_ended_while_it_marked_its_directory_leaves_nothing() {
+        let place = Place::new("marked");
+        fs::create_dir_all(&place.0).unwrap();
+        fs::write(place.0.join("tmp-sink-1-1"), "half").unwrap();
+        assert_eq!(place.sink("numbers").last(0).unwrap(), None);
+        assert_eq!(place.files(), [MARK]);
     }
 
     #[test]
