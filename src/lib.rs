@@ -29,6 +29,8 @@ mod records;
 mod remote;
 mod retry;
 mod runner;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod sink;
 mod snapshot;
 mod state;

@@ -1,0 +1,29 @@
+//! Functions that others call over the request-reply protocol.
+//!
+//! What serves is in two halves that meet here: who answers requests, and how requests come and answers go.
+//! This room knows neither loops nor snapshots.
+
+mod refusal;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+pub use refusal::Refusal;
+
+/// An answer that is on its way.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Bytes, Refusal>> + Send>>;
+
+/// Who answers requests of the request-reply protocol, whichever way they come.
+///
+/// A request is a `ToFunction` and an answer a `FromFunction`, as bytes. An answer that is dropped before it is
+/// there is not waited for any more.
+pub trait RequestReply: Send + Sync + 'static {
+    /// Answers a request.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer. Then nothing of the request took effect.
+    fn answer(&self, request: Bytes) -> Answer;
+}
