@@ -77,7 +77,7 @@ impl Handler<u64> for Chains {
         }
     }
 
-    fn take_cut(&mut self, _: u64) {
+    fn take_cut(&mut self, _: u64, _: Option<&u64>) {
         // Few enough to be copied in one go. More would be written in slices, in `work_on_cut`.
         self.cut.lock().unwrap().finished.extend(&self.finished);
     }

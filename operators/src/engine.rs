@@ -127,6 +127,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
                 put_off: MutableAntichain::new(),
                 ingress: Antichain::from_elem(T::minimum()),
                 last_ingress: Antichain::new(),
+                not_before: None,
                 kept: None,
                 first: Vec::new(),
                 polled: 0,
@@ -183,7 +184,7 @@ impl<T: Timestamp, H: Handler<T>> Engine<T, H> {
         for time in self.flow.ingress() {
             self.complete.insert_ref(time);
         }
-        self.handler.take_cut(k);
+        self.handler.take_cut(k, self.flow.event_now());
         self.note_busy(began);
     }
 

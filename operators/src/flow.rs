@@ -41,6 +41,8 @@ pub(crate) struct Flow<T: Timestamp, M> {
     pub(crate) ingress: Antichain<T>,
     /// What it was before it became empty.
     pub(crate) last_ingress: Antichain<T>,
+    /// The time at which events happened when a restored cut was taken: none happens before it.
+    pub(crate) not_before: Option<T>,
     /// The time of new events after all ingress has closed, kept alive for them.
     pub(crate) kept: Option<TimeIndex>,
     /// Messages that come before all that wait, in order.
@@ -222,17 +224,34 @@ impl<T: Timestamp, M> Flow<T, M> {
 
     /// The time of an event that happens now, with work added to it.
     fn event_time(&mut self) -> TimeIndex {
-        let index = match self.ingress.elements().iter().min() {
-            Some(time) => self.times.index_of(&Product::new(time.clone(), 0)),
+        let index = match self.now().cloned() {
+            Some(time) => self.times.index_of(&Product::new(time, 0)),
             None => self.kept.expect("after all ingress has closed, events are awaited"),
         };
         self.times.add(index, 1);
         index
     }
 
+    /// The time at which events happen while there is ingress: the first, in `Ord`, that there can still be.
+    ///
+    /// A source that goes back after a restart begins with times that were over when the cut was taken. What
+    /// events cause then must not overtake what the same senders had sent before.
+    pub(crate) fn now(&self) -> Option<&T> {
+        let ingress = self.ingress.elements();
+        let not_before = self.not_before.as_ref();
+        let not_before =
+            not_before.filter(|first| ingress.iter().any(|time| time.less_equal(first)));
+        not_before.or_else(|| ingress.iter().min())
+    }
+
+    /// The same, or the time that is kept for events after all ingress has closed.
+    pub(crate) fn event_now(&self) -> Option<&T> {
+        self.now().or_else(|| self.kept.map(|kept| self.time(kept)))
+    }
+
     /// The stage at which events happen now.
     pub(crate) fn event_stage(&self) -> Option<Stage<T>> {
-        let now = self.ingress.elements().iter().min();
+        let now = self.now();
         let now = now.map(|time| Product::new(time.clone(), 0));
         now.or_else(|| self.kept.map(|kept| self.times.time(kept).clone()))
     }
@@ -283,13 +302,16 @@ impl<T: Timestamp, M> Flow<T, M> {
     /// Notes the ingress frontier. If it has become empty and events are awaited, its last time is
     /// kept for them.
     pub(crate) fn note_ingress(&mut self, frontier: &Antichain<T>, events: bool) {
+        let last = self.now().cloned();
         let before = std::mem::replace(&mut self.ingress, frontier.clone());
-        if frontier.is_empty() && !before.is_empty() {
+        if let Some(last) = last.filter(|_| frontier.is_empty()) {
+            self.last_ingress = match self.not_before.as_ref() == Some(&last) {
+                true => Antichain::from_elem(last.clone()),
+                false => before,
+            };
             if events {
-                let last = before.elements().iter().min().expect("it is not empty").clone();
                 self.keep(Product::new(last, 0));
             }
-            self.last_ingress = before;
         }
     }
 
@@ -326,6 +348,19 @@ impl<T: Timestamp, M> Flow<T, M> {
             return true;
         }
         let next = self.next_stage(first.time);
+        self.stand_at(next, behind)
+    }
+
+    /// Moves what is held behind what comes back from a place, and is of its ingress time, to the stage at which that
+    /// comes back.
+    pub(crate) fn stand_behind(&mut self, first: Place<'_, T>, behind: &mut Held) {
+        if self.stages.is_some() {
+            self.stand_at(Product::new(first.time.clone(), first.depth + 1), behind);
+        }
+    }
+
+    /// Moves what is held to a stage, unless it stands there or later. Says whether it does now.
+    fn stand_at(&mut self, next: Stage<T>, behind: &mut Held) -> bool {
         let now = self.times.time(behind.time);
         if *now >= next {
             return true;

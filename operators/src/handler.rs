@@ -137,11 +137,12 @@ pub trait Handler<T: Timestamp>: 'static {
     }
 
     /// Cut `cut` is taken on this worker now: the handler's state as it is belongs to the cut, and so
-    /// do the messages that wait in the loop, which it is told of [one by one](Handler::queued).
+    /// do the messages that wait in the loop, which it is told of [one by one](Handler::queued). Events happen
+    /// at time `now`, if there can be any.
     ///
     /// The loop stands still meanwhile, so this should only note that it happened.
-    fn take_cut(&mut self, cut: u64) {
-        let _ = cut;
+    fn take_cut(&mut self, cut: u64, now: Option<&T>) {
+        let _ = (cut, now);
     }
 
     /// A message waited in the loop when cut `cut` was taken here. Each such message is handed over
@@ -281,8 +282,8 @@ impl<T: Timestamp, M> Inbox<'_, T, M> {
     /// of arrival there is nothing to do.
     ///
     /// If what waits is of an earlier ingress time, it stays in the way, and this is `false`: the other then must be
-    /// [resumed first](Self::resume_first). An event that happens after a restart can be earlier than what was
-    /// restored.
+    /// [resumed first](Self::resume_first). Where times are ordered only in part, an event that happens after a
+    /// restart can be earlier than what was restored.
     #[must_use]
     pub fn let_pass(&mut self, first: &Held, behind: &mut Held) -> bool {
         self.flow.let_pass(first, behind)
@@ -352,6 +353,13 @@ impl<T: Timestamp, M> Outbox<'_, T, M> {
     /// then.
     pub fn put_off(&mut self, record: bool) -> Held {
         self.flow.hold(self.time, record)
+    }
+
+    /// Has something that is held stand behind what was held at a place of the same ingress time and
+    /// [resumed](Inbox::resume), and comes back a stage later: with the order of time, it would wait for what is to
+    /// wait for it. In the order of arrival there is nothing to do.
+    pub fn stand_behind(&mut self, first: Place<'_, T>, behind: &mut Held) {
+        self.flow.stand_behind(first, behind);
     }
 
     /// The time that is held.

@@ -27,6 +27,15 @@ impl<T: Timestamp, M> Restore<'_, T, M> {
         self.flow.restore(place, message);
     }
 
+    /// Says the time at which events [happened](crate::Handler::take_cut) when the cut was taken, the latest of all
+    /// workers. None happens before it, although the ingress may begin with earlier ones.
+    ///
+    /// This is so as far as the ingress frontier has an element at or before it. Where times are ordered only in
+    /// part, and it has elements that come first and are not before it, an event happens at the first of those.
+    pub fn events_from(&mut self, time: T) {
+        self.flow.not_before = Some(time);
+    }
+
     /// Holds a time again, for something that was waited for.
     pub fn hold(&mut self, place: Place<'_, T>) -> Held {
         self.flow.restore_hold(place)

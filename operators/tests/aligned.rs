@@ -111,7 +111,7 @@ impl<T: Timestamp> Handler<T> for Chains {
         Verdict::Done
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn take_cut(&mut self, cut: u64, _: Option<&T>) {
         self.note(cut, |content| content.records.extend(&self.ended));
     }
 

@@ -180,7 +180,7 @@ impl<T: Times> Handler<T> for Wanderers<T> {
         self.emitted.drain(..).for_each(|(time, cuts)| emitter(&time, cuts));
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn take_cut(&mut self, cut: u64, _: Option<&T>) {
         self.cuts = cut;
     }
 

@@ -153,7 +153,7 @@ impl<T: Timestamp> Handler<T> for BankOf<T> {
         }
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn take_cut(&mut self, cut: u64, _: Option<&T>) {
         let bank = &mut self.bank;
         bank.cuts = cut;
         bank.unwritten =

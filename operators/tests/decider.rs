@@ -87,7 +87,7 @@ impl<T: Timestamp> Handler<T> for Walkers<T> {
         Verdict::Done
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn take_cut(&mut self, cut: u64, _: Option<&T>) {
         self.shared.taken.lock().unwrap().push((cut, self.worker));
     }
 

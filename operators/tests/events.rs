@@ -25,7 +25,7 @@ use timely::progress::Timestamp;
 use timely::worker::Worker;
 use timely_statefun_operators::{
     Announcement, Awaits, Handler, Held, Inbox, KeyedLoop, LoopConfig, LoopHandle, Order, Outbox,
-    Place, Places, Verdict, Waker, Work,
+    Place, Places, Restore, Verdict, Waker, Work,
 };
 
 /// A message: the worker it is for, its number, and what is to be done with it.
@@ -42,6 +42,8 @@ enum What {
     Note,
     /// Holds its time, and is noted.
     Hold,
+    /// The same, behind what stood at its time and at a depth.
+    HoldBehind(u64),
     /// Sends a message that would be noted, is put off, and undone.
     PutOff { record: bool },
     /// Brings in what was held under its number, and is undone.
@@ -105,6 +107,9 @@ struct Desk<T> {
     /// Where things stood that were held, by number, as it was seen while handling, while polling, and
     /// for the last cut.
     places: [RefCell<BTreeMap<u64, Stood<T>>>; 3],
+    /// The times at which events happened when cuts were taken; and that of a cut that is restored.
+    nows: RefCell<Vec<Option<T>>>,
+    events_from: Cell<Option<T>>,
 }
 
 impl<T: Timestamp> Desk<T> {
@@ -121,6 +126,8 @@ impl<T: Timestamp> Desk<T> {
             cuts: RefCell::default(),
             complete: RefCell::default(),
             places: Default::default(),
+            nows: RefCell::default(),
+            events_from: Cell::new(None),
         })
     }
 
@@ -178,6 +185,11 @@ impl<T: Timestamp> Handler<T> for Station<T> {
         match what {
             What::Note => {}
             What::Hold => self.hold(number, outbox.hold()),
+            What::HoldBehind(depth) => {
+                let (mut held, time) = (outbox.hold(), outbox.time().clone());
+                outbox.stand_behind(Place { time: &time, depth, record: false }, &mut held);
+                self.hold(number, held);
+            }
             What::PutOff { record } => {
                 outbox.send(note(1_000_000 + number));
                 let held = outbox.put_off(record);
@@ -261,7 +273,15 @@ impl<T: Timestamp> Handler<T> for Station<T> {
         }
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn restore(&mut self, back: &mut Restore<'_, T, Message>) -> Result<Work, String> {
+        if let Some(from) = self.desk.events_from.take() {
+            back.events_from(from);
+        }
+        Ok(Work::Done)
+    }
+
+    fn take_cut(&mut self, cut: u64, now: Option<&T>) {
+        self.desk.nows.borrow_mut().push(now.cloned());
         self.desk.cuts.borrow_mut().push((cut, Vec::new()));
     }
 
@@ -301,7 +321,10 @@ struct Loop {
 }
 
 fn build(worker: &mut Worker, config: LoopConfig) -> Loop {
-    let desk = Desk::new();
+    build_at(worker, config, Desk::new())
+}
+
+fn build_at(worker: &mut Worker, config: LoopConfig, desk: Rc<Desk<u64>>) -> Loop {
     let station = Station { desk: Rc::clone(&desk), emitted: Vec::new() };
     let seen = Rc::clone(&desk);
     worker.dataflow::<u64, _, _>(|scope| {
@@ -585,6 +608,75 @@ fn an_event_happens_at_the_time_that_ingress_has_come_to() {
         input.close();
         handle.run(worker).unwrap();
     });
+}
+
+/// Something that waits for what comes back two stages later keeps that stage alive, not its own.
+#[test]
+fn what_stands_behind_something_does_not_keep_it_waiting() {
+    for (order, stands) in [(Order::Arrival, 0), (Order::Time, 3)] {
+        timely::execute_directly(move |worker| {
+            let Loop { desk, mut input, handle, .. } = build(worker, in_order(order));
+            input.send(message(1, What::HoldBehind(2)));
+            input.send(message(2, What::Hold));
+            input.advance_to(5);
+            steps(worker);
+            desk.tell([1, 2].map(Command::PlaceOf));
+            steps(worker);
+            let places = desk.places[1].take();
+            assert_eq!(places, [(1, (0, stands, false)), (2, (0, 0, false))].into());
+            desk.tell([Command::Release(1), Command::Release(2)]);
+            input.close();
+            handle.run(worker).unwrap();
+        });
+    }
+}
+
+/// A source that goes back begins with times that were over. An event that happened at such a time would overtake
+/// what was sent before the cut, in the order of time.
+#[test]
+fn after_a_restore_no_event_happens_before_the_time_at_which_they_happened_at_the_cut() {
+    for (order, closes) in
+        [Order::Arrival, Order::Time].map(|order| [(order, false), (order, true)]).concat()
+    {
+        timely::execute_directly(move |worker| {
+            let desk = Desk::new();
+            desk.events_from.set(Some(7));
+            let Loop { desk, mut input, probe, handle, mut cuts, .. } =
+                build_at(worker, in_order(order), desk);
+            desk.await_events(true);
+            steps(worker);
+            desk.tell([Command::Event(note(1)), Command::EventFirst(note(2))]);
+            steps(worker);
+            input.advance_to(5);
+            input.send(note(3));
+            cuts.send(Announcement::cut(1));
+            cuts.advance_to(6);
+            if closes {
+                input.close();
+                steps(worker);
+                desk.tell([Command::Event(note(4))]);
+            } else {
+                input.advance_to(6);
+                steps(worker);
+                desk.tell([Command::Event(note(4))]);
+                steps(worker);
+                input.advance_to(9);
+                steps(worker);
+                desk.tell([Command::Event(note(5))]);
+                steps(worker);
+                input.close();
+            }
+            desk.await_events(false);
+            drop(cuts);
+            handle.run(worker).unwrap();
+            assert!(probe.done());
+            let mut noted = desk.noted();
+            noted.sort_unstable();
+            let last: &[(u64, u64)] = if closes { &[] } else { &[(9, 5)] };
+            assert_eq!(noted, [&[(5, 3), (7, 1), (7, 2), (7, 4)], last].concat());
+            assert_eq!(*desk.nows.borrow(), [Some(7)]);
+        });
+    }
 }
 
 /// An earlier record may come as long as ingress stands still.

@@ -98,7 +98,7 @@ impl Handler<u64> for Walkers {
         self.emitted.drain(..).for_each(|(time, message)| emitter(&time, message));
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn take_cut(&mut self, cut: u64, _: Option<&u64>) {
         self.shared.taken.lock().unwrap().push((self.number, self.worker, cut));
     }
 

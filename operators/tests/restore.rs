@@ -241,7 +241,7 @@ impl Handler<u64> for Bank {
         self.emitted.drain(..).for_each(|(time, output)| emitter(&time, output));
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn take_cut(&mut self, cut: u64, _: Option<&u64>) {
         self.cuts = cut;
         self.note(cut, |snapshot| snapshot.accounts.extend(self.accounts.clone()));
     }

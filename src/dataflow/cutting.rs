@@ -154,6 +154,8 @@ pub(super) struct Cutter<M, T: Timestamp> {
 /// What is restored, until all of it is.
 struct Restore<M, T> {
     reading: Rc<RefCell<Reading>>,
+    /// The time before which no event happens.
+    events_from: Option<T>,
     restoring: Option<Restoring<M, T>>,
     /// The cut whose parts are being read.
     cut: Option<u64>,
@@ -187,6 +189,7 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
             worker,
             restore: cutting.reading.clone().map(|reading| Restore {
                 reading,
+                events_from: cutting.snapshots.events_from(),
                 restoring: None,
                 cut: None,
             }),
@@ -233,8 +236,13 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
             && dispatcher.cut_bytes() + self.scribe.borrow().bytes() > self.memory_max
     }
 
-    pub(super) fn take_cut(&mut self, cut: u64, dispatcher: &mut FunctionsOf<M, T>) {
-        if let Some(is_delta) = self.scribe.borrow_mut().take(cut) {
+    pub(super) fn take_cut(
+        &mut self,
+        cut: u64,
+        now: Option<&T>,
+        dispatcher: &mut FunctionsOf<M, T>,
+    ) {
+        if let Some(is_delta) = self.scribe.borrow_mut().take(cut, now) {
             self.taken = Some(cut);
             dispatcher.take_cut(is_delta);
         }
@@ -334,6 +342,9 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
                     crate::planted::reach("restored");
                     if let Some(Ending(releases)) = &self.releases {
                         releases.restored(&restore.reading.borrow().held_cuts());
+                    }
+                    if let Some(time) = restore.events_from.take() {
+                        back.events_from(time);
                     }
                     self.restore = None;
                     Ok(Work::Done)

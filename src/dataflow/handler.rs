@@ -107,6 +107,11 @@ impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
         Outbox::put_off(self, record)
     }
 
+    fn stand_behind(&mut self, first: &dispatch::Place<T>, behind: &mut Held) {
+        let dispatch::Place { time, depth, record } = first;
+        Outbox::stand_behind(self, Place { time, depth: *depth, record: *record }, behind);
+    }
+
     fn resume_first(&mut self, held: Option<Held>, message: Routed<M>) {
         match held {
             Some(held) => Outbox::resume_first(self, held, message),
@@ -287,9 +292,9 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         self.cutter.as_ref().is_some_and(|cutter| cutter.is_full(&self.dispatcher))
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn take_cut(&mut self, cut: u64, now: Option<&T>) {
         if let Some(cutter) = &mut self.cutter {
-            cutter.take_cut(cut, &mut self.dispatcher);
+            cutter.take_cut(cut, now, &mut self.dispatcher);
         }
         // What was emitted before has left.
         for (egress, marks) in self.chains.borrow().iter() {

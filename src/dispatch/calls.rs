@@ -98,8 +98,11 @@ pub(super) struct First<T, H> {
     pub(super) depth: u32,
     /// The time at which it came, if nothing holds that.
     pub(super) came: Option<T>,
-    /// Where it stands, if it stands for them at a later time.
-    pub(super) place: Option<(Place<T>, H)>,
+    /// Where it stood while the call was under way, if its time is held. It comes back one stage later, or at the
+    /// time of all of them.
+    pub(super) stood: Option<Place<T>>,
+    /// Keeps that place, where it comes back at a later time.
+    pub(super) held: Option<H>,
 }
 
 /// An address that is not idle.
@@ -311,9 +314,9 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
     }
 
     /// Keeps the time of the first message of a batch that takes effect at a later one.
-    pub(super) fn keep_first(&mut self, key: CallKey, place: Place<T>, held: H) {
+    pub(super) fn keep_first(&mut self, key: CallKey, held: H) {
         let first = self.busy_mut(key).first.as_mut();
-        first.expect("it was answered").place = Some((place, held));
+        first.expect("it was answered").held = Some(held);
     }
 
     /// What the message is by itself that was brought in again.
@@ -337,7 +340,8 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
         let depth = busy.batch.iter().map(|kept| kept.routed.head.depth).max().unwrap_or(0);
         let mut first = busy.batch.remove(0);
         let came = first.held.is_none().then(|| first.time.clone());
-        busy.first = Some(First { depth: first.routed.head.depth, came, place: None });
+        let stood = first.held.as_ref().map(places);
+        busy.first = Some(First { depth: first.routed.head.depth, came, stood, held: None });
         first.routed.head.again = true;
         first.routed.head.depth = depth;
         let function = busy.function;

@@ -212,12 +212,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 (Note::Retrying(Some(attempt)), head, Standing::Held(place))
             }
             (Some((attempt, false)), _) => (Note::Retrying(Some(attempt)), head, Standing::Event),
-            (None, Some(First { depth, came, place: own_place })) => {
+            (None, Some(First { depth, came, stood, .. })) => {
                 own = Head { depth: *depth, ..head.clone() };
-                let standing = match (came, own_place) {
+                // It will be called for again, and come back behind where it stood then: where it is now.
+                let standing = match (came, stood) {
                     (Some(time), _) => Standing::Came(time.clone()),
-                    (None, Some((own_place, _))) => Standing::Held(own_place.clone()),
-                    (None, None) => Standing::Held(place),
+                    (None, stood) => Standing::Held(stood.clone().unwrap_or(place)),
                 };
                 (Note::InFlight { is_first: true }, &own, standing)
             }

@@ -147,6 +147,11 @@ pub(crate) trait Surroundings<M, T> {
     fn hold(&mut self) -> Self::Held;
     /// Keeps the message's time for the message itself. `record` says that it came from ingress.
     fn put_off(&mut self, record: bool) -> Self::Held;
+    /// Has something that is held come after what was held at a place and was [resumed](Entrance::resume) since.
+    /// Nothing needs to be done where it is already so.
+    fn stand_behind(&mut self, first: &Place<T>, behind: &mut Self::Held) {
+        let _ = (first, behind);
+    }
     /// Brings in a message of this worker before all others: at the time held for it, or as a new
     /// event.
     fn resume_first(&mut self, held: Option<Self::Held>, message: Routed<M>);

@@ -72,7 +72,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         };
         match converted {
             Ok(value) => {
-                let held = self.put_off(&routed.head, outside);
+                let mut held = self.put_off(&routed.head, outside);
+                // A call that was restored may be answered before what waited with it has been handled.
+                let first =
+                    self.calls.answered(&routed.head).and_then(|first| first.stood.as_ref());
+                if let (Some(first), Some(held)) = (first, &mut held) {
+                    outside.stand_behind(first, held);
+                }
                 let (function, time) = (routed.head.target_type, outside.time().clone());
                 let function = self.names.function(function) as usize;
                 self.calls.push(function, Kept { routed, value, time, held });
@@ -148,7 +154,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         match (joined, held) {
             (Some(joined), Some(held)) => {
                 let later = entrance.hold_later(&held, joined);
-                self.calls.keep_first(key, entrance.place(&held), held);
+                self.calls.keep_first(key, held);
                 entrance.resume(Some(later), routed);
             }
             (_, held) if passes => entrance.resume(held, routed),
@@ -214,7 +220,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let body = entry.body.clone().expect("it is bound");
         let Code::Remote(code) = &body.code else { unreachable!("the function is remote") };
         let answer = self.calls.take_answer(&routed.head);
-        let First { depth, came, place: first } = self.calls.take_first(&routed.head);
+        let First { depth, came, stood, held: first } = self.calls.take_first(&routed.head);
         let result = match answer {
             Ok(effects) => {
                 let act = |context: &mut Context<'_, M, T>| context.apply(effects, code, &states);
@@ -229,16 +235,16 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 let places = |held: &H| outside.place(held);
                 let cuts = pen(&mut self.cuts);
                 let others = self.calls.finish(&routed.head, true, cuts, &places).into_iter();
-                let held = others.filter_map(|kept| kept.held).chain(first.map(|(_, held)| held));
+                let held = others.filter_map(|kept| kept.held).chain(first);
                 held.for_each(|held| outside.release(held));
                 Verdict::Done
             }
             Err((_, true)) if self.calls.others(&routed.head) > 0 => {
                 let value = (code.to_typed)(&routed.message).expect("it was converted before");
                 routed.head.depth = depth;
-                let (time, held) = match first {
-                    Some((place, held)) => (place.time, Some(held)),
-                    None => {
+                let (time, held) = match (stood, first) {
+                    (Some(place), Some(held)) => (place.time, Some(held)),
+                    _ => {
                         let time = came.unwrap_or_else(|| outside.time().clone());
                         (time, self.put_off(&routed.head, outside))
                     }
@@ -267,12 +273,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                     }
                 }
                 let failure = Failure { attempts: 1, on_failure, ..Failure::untried(reason) };
-                let verdict = match &first {
-                    Some((place, _)) => self.fail(routed, failure, &place.time),
+                let verdict = match &stood {
+                    Some(place) => self.fail(routed, failure, &place.time),
                     None => self.fail(routed, failure, outside.time()),
                 };
                 // A time at which a program stops stays held.
-                if let (Some((_, held)), Verdict::GivenUp) = (first, &verdict) {
+                if let (Some(held), Verdict::GivenUp) = (first, &verdict) {
                     outside.release(held);
                 }
                 verdict

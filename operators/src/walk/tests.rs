@@ -119,7 +119,7 @@ impl Handler<u64> for Fickle {
         Ok(())
     }
 
-    fn take_cut(&mut self, cut: u64) {
+    fn take_cut(&mut self, cut: u64, _: Option<&u64>) {
         assert_eq!(self.open, None);
         self.open = Some(cut);
         self.handed_over.clear();

@@ -170,6 +170,7 @@ impl<T: Timestamp> Chair<T> {
         for written in std::mem::take(workers).into_values() {
             parts.extend(written.parts);
             complete.extend(written.complete);
+            done.events = done.events.max(written.events);
             done.aligned = both(done.aligned, written.aligned);
             written.latest.iter().for_each(|time| note_latest(&mut done.latest, time));
             for (ingress, positions) in written.positions {

@@ -158,6 +158,10 @@ pub struct SnapshotDone<T> {
     /// [aligned](Snapshots::request_aligned) to. Empty in those of versions that did not note it.
     #[serde(default = "Vec::new")]
     pub latest: Vec<T>,
+    /// The time at which new events happened, such as delayed messages, the latest of all workers: none happens
+    /// before it after a restart. `None` in those of versions that did not note it.
+    #[serde(default = "Option::default")]
+    pub events: Option<T>,
     /// What was written of it.
     pub counts: SnapshotCounts,
     /// How many bytes were written for it, without its manifest.
@@ -232,6 +236,7 @@ impl<T: Timestamp> SnapshotDone<T> {
             positions: BTreeMap::new(),
             complete: Vec::new(),
             latest: Vec::new(),
+            events: None,
             counts: SnapshotCounts::default(),
             bytes: 0,
             aligned: None,
@@ -388,6 +393,11 @@ impl<T: Timestamp> Snapshots<T> {
     pub fn positions(&self, ingress: &str) -> Positions {
         let restored = self.inner.restored.as_ref();
         restored.and_then(|done| done.positions.get(ingress)).cloned().unwrap_or_default()
+    }
+
+    /// The time before which no event happens after what is restored.
+    pub(super) fn events_from(&self) -> Option<T> {
+        self.inner.restored.as_ref().and_then(|done| done.events.clone())
     }
 
     /// The latest times of the ingress that is restored.
@@ -655,6 +665,7 @@ mod tests {
             positions: BTreeMap::from([("log".to_owned(), positions), (String::new(), [].into())]),
             complete: vec![3, 1 << 40],
             latest: vec![1 << 41],
+            events: Some(1 << 40),
             counts: SnapshotCounts { queued: 300, ..SnapshotCounts::default() },
             bytes: 9,
             aligned: Some(true),
@@ -681,10 +692,10 @@ mod tests {
     #[test]
     fn what_is_nested_too_deep_in_a_note_or_comes_after_it_is_an_error() {
         let note = some_note().note().1;
-        assert_eq!(note[0], 0x87, "seven fields");
+        assert_eq!(note[0], 0x88, "eight fields");
         let with = |levels: usize| {
             let more = [&[0xa4][..], b"more", &vec![0x91; levels], &[0xc0]].concat();
-            [&[0x88][..], &note[1..], &more].concat()
+            [&[0x89][..], &note[1..], &more].concat()
         };
         assert_eq!(SnapshotDone::read(&with(9)), Ok(some_note()));
         for levels in [1000, 1 << 20] {

@@ -40,6 +40,8 @@ pub(super) struct Written<T> {
     pub(super) positions: BTreeMap<String, Positions>,
     pub(super) latest: Vec<T>,
     pub(super) complete: Vec<T>,
+    /// The time at which events happened, the latest of all sets.
+    pub(super) events: Option<T>,
     /// If the cut is aligned to a frontier, whether all gates could keep to it.
     pub(super) aligned: Option<bool>,
     pub(super) counts: SnapshotCounts,

@@ -112,6 +112,8 @@ struct Open<T> {
     /// Sets that have not written all of theirs.
     writing: BTreeSet<SetNumber>,
     complete: Antichain<T>,
+    /// The time at which events happened, the latest of all sets.
+    events: Option<T>,
     counts: SnapshotCounts,
     /// Parts that are not known to be stored.
     under_way: usize,
@@ -194,8 +196,8 @@ impl<T: Timestamp> Scribe<T> {
     }
 
     /// A set takes a cut. Says whether it is an increment of the last that was committed; `None` if the cut
-    /// was given up before it came to be known here.
-    pub(in crate::dataflow) fn take(&mut self, cut: u64) -> Option<bool> {
+    /// was given up before it came to be known here. Events happen at time `now` in it.
+    pub(in crate::dataflow) fn take(&mut self, cut: u64, now: Option<&T>) -> Option<bool> {
         if cut <= self.over {
             return None;
         }
@@ -219,6 +221,7 @@ impl<T: Timestamp> Scribe<T> {
                 held_told: BTreeSet::new(),
                 writing: (0..self.sets.len() as SetNumber).collect(),
                 complete: Antichain::new(),
+                events: None,
                 counts: SnapshotCounts::default(),
                 under_way: 0,
                 parts: Vec::new(),
@@ -229,6 +232,8 @@ impl<T: Timestamp> Scribe<T> {
                 chair.opened(cut);
             }
         }
+        let open = self.open.as_mut().expect("it is open");
+        open.events = open.events.take().max(now.cloned());
         Some(self.base.is_some())
     }
 
@@ -419,6 +424,7 @@ impl<T: Timestamp> Scribe<T> {
             latest: noted.latest,
             aligned: noted.aligned,
             complete: open.complete.elements().to_vec(),
+            events: open.events.take(),
             counts: open.counts,
         };
         self.council.tell(0, News::Written { cut: open.cut, written: Ok(written) });

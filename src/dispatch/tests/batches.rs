@@ -40,11 +40,13 @@ struct Loop {
     time: u32,
     put_off: Vec<Kept>,
     resumed: Vec<(Option<Kept>, Routed<i64>)>,
+    /// Behind which place what was held stands.
+    behind: Vec<(u32, Kept)>,
 }
 
 impl Loop {
     fn at(time: u32) -> Self {
-        Loop { time, put_off: Vec::new(), resumed: Vec::new() }
+        Loop { time, put_off: Vec::new(), resumed: Vec::new(), behind: Vec::new() }
     }
 }
 
@@ -64,6 +66,9 @@ impl Surroundings<i64, u32> for Loop {
     fn put_off(&mut self, record: bool) -> Kept {
         self.put_off.push((self.time, record));
         (self.time, record)
+    }
+    fn stand_behind(&mut self, first: &Place<u32>, behind: &mut Kept) {
+        self.behind.push((first.time, *behind));
     }
     fn resume_first(&mut self, held: Option<Kept>, message: Routed<i64>) {
         self.resumed.push((held, message));
@@ -123,6 +128,21 @@ fn fail_together(
     let failure = CallFailure { reason: Reason::Call("no".to_owned()), is_of_messages };
     dispatcher.end_call(0, Err(failure), &mut outside);
     outside.resumed.pop().unwrap()
+}
+
+/// In the order of time, an answer comes back a stage later than its call stood. What comes for the address before
+/// that is handled after it, and must not keep its own stage alive, for which the answer would wait.
+#[test]
+fn what_comes_before_an_answer_is_back_stands_behind_it() {
+    let (mut dispatcher, mut names) = remote(Endpoint::at("http://localhost/"));
+    let (_, answered) = fail_together(&mut dispatcher, &mut names, &[1], false);
+    let mut outside = Loop::at(5);
+    let routed = |names: &mut Names| names.route(REMOTE.message("a", 7));
+    dispatcher.deliver(routed(&mut names), &mut outside);
+    assert_eq!(outside.behind, [(5, (5, true))]);
+    dispatcher.deliver(answered, &mut outside);
+    dispatcher.deliver(routed(&mut names), &mut outside);
+    assert_eq!(outside.behind.len(), 1, "the answer is back");
 }
 
 /// A batch that fails is halved. Its first message stood for all of it, as deep as the deepest, and went
