@@ -207,7 +207,8 @@ fn only_the_dataflow_knows_the_operators_at_work() {
 #[test]
 fn files_have_one_door_and_know_nothing_of_what_is_in_them() {
     // One that fails when a test says so is a store as well. A sink has files of its own.
-    let doors = ["src/snapshot/", "src/testing/store.rs", "src/sink/"];
+    // The file of a Unix socket is a name for it and holds nothing.
+    let doors = ["src/snapshot/", "src/testing/store.rs", "src/sink/", "src/serve/unix.rs"];
     let behind = |source: &Source| doors.iter().any(|door| source.path.starts_with(door));
     let (inside, outside): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(behind);
     let found = named(&outside, &["object_store", "std::fs"]);
@@ -223,9 +224,20 @@ fn files_have_one_door_and_know_nothing_of_what_is_in_them() {
 }
 
 #[test]
-fn sockets_have_one_door_and_know_nothing_of_functions() {
-    // What is called over HTTP is called through a client that has its own.
-    only_in("src/execute/", &["src"], &["TcpStream", "TcpListener", "std::net", "tokio::net"]);
+fn sockets_have_their_doors_and_know_nothing_of_functions() {
+    // What is called over HTTP is called through a client that has its own; what is served has a door of its own.
+    let sockets = ["TcpStream", "TcpListener", "UnixListener", "std::net", "tokio::net"];
+    let doors = ["src/execute/", "src/serve/"];
+    let behind = |source: &Source| doors.iter().any(|door| source.path.starts_with(door));
+    let (_, outside): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(behind);
+    let found = named(&outside, &sockets);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    for door in doors {
+        assert!(!named(&sources(&[door]), &["TcpListener"]).is_empty(), "is {door} elsewhere?");
+    }
+    // Who listens, and who speaks HTTP there, knows neither who answers nor a dataflow.
+    only_in("src/serve/", &["src"], &["hyper", "hyper_util", "tower_service", "UnixListener"]);
+    never(&["src/serve"], &["crate::dataflow", "crate::snapshot", "crate::remote", "timely::"]);
     only_in("src/execute/", &["src"], &["socket2", "CommunicationConfig"]);
     let others = ["dataflow", "dispatch", "state", "function", "functions", "remote", "message"];
     let others: Vec<String> = others.iter().map(|room| format!("crate::{room}")).collect();

@@ -3,14 +3,30 @@
 //! What serves is in two halves that meet here: who answers requests, and how requests come and answers go.
 //! This room knows neither loops nor snapshots.
 
+mod accept;
+mod activity;
+mod body;
+mod connection;
+mod error;
+mod health;
 mod refusal;
+mod server;
+mod service;
+#[cfg(unix)]
+mod unix;
+mod watched;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use accept::Ended;
+pub use error::ServeError;
 pub use refusal::Refusal;
+pub use server::{Server, Serving};
+pub use service::{HttpService, Responding};
 
 /// An answer that is on its way.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Bytes, Refusal>> + Send>>;
@@ -26,4 +42,10 @@ pub trait RequestReply: Send + Sync + 'static {
     ///
     /// Why there is no answer. Then nothing of the request took effect.
     fn answer(&self, request: Bytes) -> Answer;
+}
+
+impl<R: RequestReply + ?Sized> RequestReply for Arc<R> {
+    fn answer(&self, request: Bytes) -> Answer {
+        (**self).answer(request)
+    }
 }
