@@ -142,3 +142,84 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::pending;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::watch;
+    use tokio::time::Instant;
+
+    use super::super::activity::Patience;
+    use super::super::health::Health;
+    use super::super::service::HttpService;
+    use super::super::{Answer, RequestReply};
+    use super::*;
+
+    /// Gives what it is told, and then nothing.
+    struct Told {
+        gives: VecDeque<io::Result<DuplexStream>>,
+        asked: Arc<std::sync::Mutex<Vec<Instant>>>,
+    }
+
+    impl Listen for Told {
+        type Stream = DuplexStream;
+
+        fn poll_accept(&mut self, _: &mut Context<'_>) -> Poll<io::Result<DuplexStream>> {
+            self.asked.lock().unwrap().push(Instant::now());
+            self.gives.pop_front().map_or(Poll::Pending, Poll::Ready)
+        }
+    }
+
+    struct Never;
+
+    impl RequestReply for Never {
+        fn answer(&self, _: bytes::Bytes) -> Answer {
+            Box::pin(pending())
+        }
+    }
+
+    fn common(stop: watch::Receiver<bool>) -> Arc<Common> {
+        let patience = Patience {
+            head_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
+            connection_idle: Duration::from_secs(10),
+        };
+        let service = HttpService::new(Never);
+        let http = connection::http(1);
+        Arc::new(Common { service, health: Health::at(None), patience, http, stop })
+    }
+
+    /// A program that has too many files open could not serve again without a restart, or would ask as fast as it can.
+    #[test]
+    fn it_goes_on_when_the_system_refuses_connections_and_asks_less_often() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (mut caller, stream) = duplex(1024);
+            let refused = || Err(io::Error::from_raw_os_error(24));
+            let lost = || Err(io::ErrorKind::ConnectionAborted.into());
+            let mut gives: VecDeque<_> = (0..9).map(|_| refused()).collect();
+            gives.extend([lost(), lost(), Ok(stream), refused()]);
+            let asked = Arc::<std::sync::Mutex<Vec<Instant>>>::default();
+            let listener = Told { gives, asked: Arc::clone(&asked) };
+            let (stop, stopped) = watch::channel(false);
+            let grace = Duration::from_secs(1);
+            let running = tokio::spawn(run(listener, common(stopped), 10, grace));
+            caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut said = [0; 12];
+            caller.read_exact(&mut said).await.unwrap();
+            assert_eq!(&said, b"HTTP/1.1 405");
+            sleep(Duration::from_secs(1)).await;
+            stop.send_replace(true);
+            assert_eq!(running.await.unwrap(), Ended::default());
+            let asked = asked.lock().unwrap();
+            let waits = asked.windows(2).map(|pair| (pair[1] - pair[0]).as_millis());
+            let waits: Vec<_> = waits.map(|wait| wait / 10 * 10).collect();
+            let expected = [10, 20, 40, 80, 160, 320, 640, 1000, 1000, 0, 0, 0, 10];
+            assert!(waits.starts_with(&expected), "{waits:?}");
+        });
+    }
+}

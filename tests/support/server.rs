@@ -118,6 +118,7 @@ impl Server {
         Server { address, stopped, connections, open }
     }
 
+    #[allow(dead_code)]
     pub fn url(&self) -> String {
         format!("http://{}/{{function.name}}", self.address)
     }
