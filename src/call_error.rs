@@ -60,7 +60,8 @@ impl CallError {
         }
     }
 
-    /// Nobody was reached: a name that is unknown, a connection that is refused or takes too long.
+    /// Nobody was reached: a name that is unknown, a connection that is refused or takes too long, a socket that is
+    /// not there.
     pub fn is_connect(&self) -> bool {
         self.kind == Kind::Connect
     }

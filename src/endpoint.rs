@@ -20,6 +20,14 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// What serves them speaks the StateFun 3.x protocol, as its SDKs for Python, Java, Go and JavaScript do.
 /// `{function.name}` in the URL stands for the name of the function's type, without its namespace.
 ///
+/// In `http+unix:///run/functions.sock/path`, all up to the first part of the path that ends with `.sock` is the
+/// file of a Unix socket, and the rest is the path that is requested, of a host that is called `localhost`. What
+/// is escaped in a URL (`%20`) is so there too. The name of a function may stand in the socket's path as well,
+/// where it leads to no other directory: a name with which a part of the path would be `.` or `..`, or have a
+/// `/`, is refused, and so is a path that is longer than the system allows, about a hundred bytes. Connections
+/// that nobody uses are then kept for each socket. A socket that is not there, or where nobody listens, is
+/// somebody who [is not reached](CallError::is_connect), and who is called again.
+///
 /// The timeouts are nested: a default above the call timeout is lowered to it, and one that was set above
 /// it is a mistake, as is an option that leaves nothing over, such as batches of no messages.
 ///
@@ -351,6 +359,10 @@ pub(crate) fn shown(url: &str) -> String {
         None => (url, ""),
     };
     let (scheme, rest) = place.split_once("//").unwrap_or(("", place));
+    // A socket has no user; what looks so is in the name of a file.
+    if scheme.to_ascii_lowercase().ends_with("+unix:") && rest.starts_with('/') {
+        return format!("{place}{more}");
+    }
     let rest = rest.trim_start_matches(['/', '\\']);
     let authority = match scheme {
         "" => rest,
@@ -376,6 +388,8 @@ mod tests {
             ("http:////user:secret@host", "http://…@host"),
             ("http:user:secret@host", "//…@host"),
             ("http:\\\\user:secret@host\\a", "//…@host\\a"),
+            ("http+unix:///us@er/x.sock/a?code=secret", "http+unix:///us@er/x.sock/a?…"),
+            ("http+unix://user:secret@host/x.sock", "http+unix://…@host/x.sock"),
             ("not a url", "not a url"),
         ] {
             assert_eq!(shown(url), seen, "{url}");

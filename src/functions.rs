@@ -205,7 +205,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     {
         let name = to.as_str();
         self.note(address::check("function type", name));
-        self.note(remote::check(name, &endpoint));
+        let last = name.rsplit_once('/').map(|(_, last)| last);
+        self.note(remote::check(name, last, &endpoint));
         self.bind(name, Body::remote(endpoint));
         self
     }
@@ -219,7 +220,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     {
         let name = to.name();
         self.note(address::check_part("namespace", name));
-        self.note(remote::check(name, &endpoint));
+        self.note(remote::check(name, None, &endpoint));
         self.bind_namespace(name, Body::remote(endpoint));
         self
     }

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Response;
 use reqwest::header::{
     ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     USER_AGENT,
 };
-use reqwest::{Response, Url};
 use timely_statefun_proto::Bytes;
 use tokio::time::{self, Instant, timeout};
 
 use super::body::{Pieces, Stage};
+use super::place::{Place, Places};
 use super::timer::Timer;
 use super::transport::{self, Transport};
 use super::wire;
 use crate::address::{Address, Id};
 use crate::call_error::CallError;
-use crate::dead_letter::{Reason, chain};
+use crate::dead_letter::Reason;
 use crate::dispatch::{CallAnswer, CallFailure};
 use crate::endpoint::{Endpoint, Options, shown};
 use crate::placement;
@@ -67,9 +68,17 @@ impl From<CallError> for Attempt {
     }
 }
 
+/// How a function is reached.
+pub(super) struct Route {
+    place: Place,
+    transport: Transport,
+}
+
 /// Calls the functions of one endpoint.
 pub(super) struct Client {
-    transport: Transport,
+    places: Places,
+    /// What carries all requests, unless each function has a socket of its own.
+    transport: Option<Transport>,
     endpoint: Options,
     headers: HeaderMap,
     retry: Retry,
@@ -82,56 +91,52 @@ impl Client {
     pub(super) fn new(endpoint: &Endpoint) -> Result<Self, String> {
         let endpoint = &*endpoint.options;
         endpoint.check()?;
-        let url = url_of(endpoint, "name")?;
-        if url.scheme() != "http" || url.host().is_none() {
-            return Err("it must begin with http:// and name a host".to_owned());
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("it names a user, who belongs into a header".to_owned());
-        }
-        let read = endpoint.read_timeout_or_default();
-        let mut http = reqwest::Client::builder()
-            .connect_timeout(endpoint.connect_timeout_or_default())
-            .pool_max_idle_per_host(endpoint.connections_idle_max)
-            .pool_idle_timeout(endpoint.connection_idle)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy();
-        if endpoint.http2 {
-            // All calls go over one connection. If nobody is at its other end any more, nothing else
-            // says so.
-            http = http
-                .http2_prior_knowledge()
-                .http2_keep_alive_interval(read)
-                .http2_keep_alive_timeout(read);
-        }
-        let transport = Transport::Network(http.build().map_err(|error| chain(&error))?);
+        let places = Places::new(&endpoint.url)?;
+        // Where each has a socket of its own, this shows that there can be one.
+        let transport = Transport::through(endpoint, &places.place("name")?)?;
+        let transport = Some(transport).filter(|_| !places.have_sockets_of_their_own());
         let retry = Retry::attempts(u32::MAX)
             .first(endpoint.retry_first)
             .longest(endpoint.retry_longest_or_default());
-        Ok(Client { transport, endpoint: endpoint.clone(), headers: headers(endpoint)?, retry })
+        let headers = headers(endpoint)?;
+        Ok(Client { places, transport, endpoint: endpoint.clone(), headers, retry })
     }
 
     /// Has somebody else than the network answer.
     #[cfg(feature = "testing")]
     pub(super) fn answered_by(&mut self, answers: Arc<dyn super::Answers>) {
-        self.transport = Transport::Given(answers);
+        self.transport = Some(Transport::Given(answers));
     }
 
-    /// The URL of a function.
+    /// How a function is reached.
     ///
     /// # Errors
     ///
-    /// If there is none for this name.
-    pub(super) fn url_of(&self, name: &str) -> Result<Url, CallFailure> {
+    /// If there is no place for this name.
+    pub(super) fn route(&self, name: &str) -> Result<Route, String> {
+        let place = self.places.place(name)?;
+        let transport = match &self.transport {
+            Some(transport) => transport.clone(),
+            None => Transport::through(&self.endpoint, &place)?,
+        };
+        Ok(Route { place, transport })
+    }
+
+    /// The same, with what is said of a call for which there is none.
+    ///
+    /// # Errors
+    ///
+    /// If there is no place for this name.
+    pub(super) fn route_of_call(&self, name: &str) -> Result<Route, CallFailure> {
         let why = |why| format!("there is no URL for \"{}\": {why}", brief(name));
-        url_of(&self.endpoint, name).map_err(|error| failure(why(error), false))
+        self.route(name).map_err(|error| failure(why(error), false))
     }
 
     /// Calls a function until it answers or its time is up.
     pub(super) async fn call(
         &self,
         target: &Address,
-        url: Arc<Url>,
+        route: Arc<Route>,
         body: Bytes,
         messages: usize,
     ) -> Result<CallAnswer, CallFailure> {
@@ -141,7 +146,7 @@ impl Client {
         let (mut attempts, mut before) = (0, None);
         loop {
             attempts += 1;
-            let attempt = match self.attempt(&mut timer, &url, body.clone()).await {
+            let attempt = match self.attempt(&mut timer, &route, body.clone()).await {
                 #[cfg(statefun_planted)]
                 Ok(CallAnswer::Done(mut effects))
                     if attempts > 1 && crate::planted::is("applied-twice") =>
@@ -155,7 +160,7 @@ impl Client {
                         Some(before) => format!("{before}; then there was no answer in time"),
                         None => "there was no answer in time".to_owned(),
                     };
-                    return Err(failed(target, &url, attempts, &what, true));
+                    return Err(failed(target, &route, attempts, &what, true));
                 }
                 Err(attempt) => attempt,
             };
@@ -170,7 +175,7 @@ impl Client {
                 // Whoever is not reached cannot have minded the messages.
                 let is_of_messages = !attempt.error.is_connect();
                 let what = attempt.error.to_string();
-                return Err(failed(target, &url, attempts, &what, is_of_messages));
+                return Err(failed(target, &route, attempts, &what, is_of_messages));
             }
             before = Some(attempt.error.to_string());
             time::sleep(wait).await;
@@ -180,10 +185,10 @@ impl Client {
     async fn attempt(
         &self,
         timer: &mut Timer<'_>,
-        url: &Url,
+        route: &Route,
         body: Bytes,
     ) -> Result<CallAnswer, Attempt> {
-        let mut answer = self.send(timer, url, body).await?;
+        let mut answer = self.send(timer, route, body).await?;
         let status = answer.status();
         if !status.is_success() {
             let wait = matches!(status.as_u16(), 429 | 503)
@@ -231,7 +236,7 @@ impl Client {
     async fn send(
         &self,
         timer: &mut Timer<'_>,
-        url: &Url,
+        route: &Route,
         body: Bytes,
     ) -> Result<Response, CallError> {
         let body = Pieces::new(body);
@@ -239,7 +244,7 @@ impl Client {
         let write = self.endpoint.write_timeout_or_default();
         let read = self.endpoint.read_timeout_or_default();
         let shorter = write.min(read);
-        let mut sent = std::pin::pin!(self.transport.post(url, &self.headers, body));
+        let mut sent = std::pin::pin!(route.transport.post(&route.place, &self.headers, body));
         loop {
             let (stage, since) = progress.look();
             let limit = match stage {
@@ -305,23 +310,6 @@ impl Client {
     }
 }
 
-/// The URL of a function, whose name changes nothing else of it.
-fn url_of(endpoint: &Options, name: &str) -> Result<Url, String> {
-    if matches!(name, "." | "..") {
-        return Err("no part of a URL can be named so".to_owned());
-    }
-    let mut escaped = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
-            byte if byte.is_ascii_alphanumeric() => escaped.push(byte.into()),
-            byte => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    let url = endpoint.url.replace("{function.name}", &escaped);
-    Url::parse(&url).map_err(|error| error.to_string())
-}
-
 /// What is sent with every request.
 fn headers(endpoint: &Options) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
@@ -345,12 +333,12 @@ fn headers(endpoint: &Options) -> Result<HeaderMap, String> {
 
 fn failed(
     target: &Address,
-    url: &Url,
+    route: &Route,
     attempts: u32,
     what: &str,
     is_of_messages: bool,
 ) -> CallFailure {
-    let (target, url) = (brief(&target.to_string()), brief(&shown(url.as_str())));
+    let (target, url) = (brief(&target.to_string()), brief(&shown(&route.place.given)));
     let what = format!("calling \"{target}\" at {url} failed (attempts: {attempts}): {what}");
     failure(what, is_of_messages)
 }

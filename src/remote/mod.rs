@@ -6,6 +6,7 @@
 mod body;
 mod client;
 mod elements;
+mod place;
 mod request;
 mod timer;
 mod transport;
@@ -16,8 +17,6 @@ use std::sync::Arc;
 
 #[cfg(feature = "testing")]
 use bytes::Bytes;
-use reqwest::Url;
-
 use timely_statefun_operators::Waker;
 use tokio::runtime::Handle;
 
@@ -28,15 +27,17 @@ use crate::dispatch::{CallAnswer, CallFailure, CallKey, CallRequest};
 use crate::endpoint::{Endpoint, shown};
 use crate::error::{Error, Kind};
 use crate::runner::Runner;
-use client::Client;
+use client::{Client, Route};
 
-/// Checks what of an endpoint can be checked without calling it.
+/// Checks what of an endpoint can be checked without calling it, for a function or for a whole namespace,
+/// whose names are not known.
 ///
 /// # Errors
 ///
 /// If its URL, a header or an option is not valid.
-pub(crate) fn check(function: &str, endpoint: &Endpoint) -> Result<(), Error> {
-    Client::new(endpoint).map(drop).map_err(|why| {
+pub(crate) fn check(function: &str, name: Option<&str>, endpoint: &Endpoint) -> Result<(), Error> {
+    let route = |client: Client| name.map(|name| client.route(name)).transpose().map(drop);
+    Client::new(endpoint).and_then(route).map_err(|why| {
         let (function, url) = (function.to_owned(), shown(&endpoint.options.url));
         Kind::InvalidEndpoint { function, url, why }.into()
     })
@@ -60,13 +61,14 @@ pub(crate) type Answered =
 pub(crate) struct Caller {
     /// By number of the bound function; none for those that are embedded.
     clients: Vec<Option<Arc<Client>>>,
-    /// The URLs of functions that were called, or what is wrong with them.
-    urls: HashMap<(usize, TypeName), Result<Arc<Url>, CallFailure>>,
+    /// How functions are reached that were called, or what is wrong with that.
+    routes: HashMap<(usize, TypeName), Result<Arc<Route>, CallFailure>>,
     runner: Runner<Answer>,
 }
 
-/// So many URLs are kept; they are made anew when there were more.
-const URLS: usize = 1024;
+/// So many routes are kept, with the connections of those that have a socket of their own; they are made
+/// anew when there were more.
+const ROUTES: usize = 1024;
 
 impl Caller {
     pub(crate) fn new<'a>(
@@ -76,7 +78,7 @@ impl Caller {
         let client = |endpoint| Arc::new(Client::new(endpoint).expect("it was checked"));
         let clients = endpoints.map(|endpoint| endpoint.map(client)).collect();
         let lost = || Err(client::failure("the runtime has shut down", false));
-        Caller { clients, urls: HashMap::new(), runner: Runner::new(runtime, lost) }
+        Caller { clients, routes: HashMap::new(), runner: Runner::new(runtime, lost) }
     }
 
     /// Has somebody else than the network answer. Nothing was called yet.
@@ -97,15 +99,17 @@ impl Caller {
     pub(crate) fn add(&mut self, key: CallKey, function: usize, request: &CallRequest<'_>) {
         let client = self.clients[function].as_ref().expect("the function is remote");
         let name = request.target.function_type.clone();
-        if self.urls.len() >= URLS {
-            self.urls.clear();
+        if self.routes.len() >= ROUTES {
+            self.routes.clear();
         }
-        let url = self.urls.entry((function, name));
-        let url = url.or_insert_with_key(|(_, name)| client.url_of(name.name()).map(Arc::new));
-        let (client, url) = (Arc::clone(client), url.clone());
+        let route = self.routes.entry((function, name)).or_insert_with_key(|(_, name)| {
+            let route = client.route_of_call(name.name());
+            route.map(Arc::new)
+        });
+        let (client, route) = (Arc::clone(client), route.clone());
         let (target, body) = (request.target.clone(), request::body(request));
         let messages = request.messages.len();
-        self.runner.add(key, async move { client.call(&target, url?, body, messages).await });
+        self.runner.add(key, async move { client.call(&target, route?, body, messages).await });
     }
 
     /// Starts the calls that were added.
