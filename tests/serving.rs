@@ -1,6 +1,8 @@
 //! A server of functions answers whoever asks well, refuses who does not, waits for nobody longer than it
 //! says, and ends without losing what it began.
 
+#[path = "serving/tls.rs"]
+mod tls;
 #[cfg(unix)]
 #[path = "serving/unix.rs"]
 mod unix;

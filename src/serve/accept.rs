@@ -100,6 +100,14 @@ pub(super) async fn run<L: Listen>(
                 let activity = Activity::new(Arc::clone(&requests));
                 let common = Arc::clone(&common);
                 connections.spawn(async move {
+                    #[cfg(feature = "tls")]
+                    if let Some(tls) = &common.tls {
+                        let shaken = tls.shake_hands(stream, stops(common.stop.clone())).await;
+                        if let Some(stream) = shaken {
+                            connection::serve(stream, &common, activity).await;
+                        }
+                        return;
+                    }
                     connection::serve(stream, &common, activity).await;
                 });
             }
@@ -189,7 +197,15 @@ mod tests {
         };
         let service = HttpService::new(Never);
         let http = connection::http(1);
-        Arc::new(Common { service, health: Health::at(None), patience, http, stop })
+        Arc::new(Common {
+            service,
+            health: Health::at(None),
+            patience,
+            http,
+            stop,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
     }
 
     /// A program that has too many files open could not serve again without a restart, or would ask as fast as it can.

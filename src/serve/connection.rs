@@ -23,6 +23,8 @@ use tower_service::Service;
 use super::activity::{Activity, Due, Patience};
 use super::health::Health;
 use super::service::{HttpService, Incomplete};
+#[cfg(feature = "tls")]
+use super::tls::Handshake;
 use super::watched::Watched;
 
 /// What is the same for all connections of a server.
@@ -33,6 +35,8 @@ pub(super) struct Common {
     pub(super) http: Builder<TokioExecutor>,
     /// Whether it is told to stop.
     pub(super) stop: watch::Receiver<bool>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Handshake>,
 }
 
 /// How much of a head is held in memory at most, and of what is read at once.

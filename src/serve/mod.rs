@@ -12,6 +12,8 @@ mod health;
 mod refusal;
 mod server;
 mod service;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(unix)]
 mod unix;
 mod watched;
@@ -27,6 +29,8 @@ pub use error::ServeError;
 pub use refusal::Refusal;
 pub use server::{Server, Serving};
 pub use service::{HttpService, Responding};
+#[cfg(feature = "tls")]
+pub use tls::{ServerTls, TlsError};
 
 /// An answer that is on its way.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Bytes, Refusal>> + Send>>;

@@ -19,6 +19,8 @@ use super::connection::{self, Common};
 use super::error::{Kind, ServeError};
 use super::health::Health;
 use super::service::HttpService;
+#[cfg(feature = "tls")]
+use super::tls::ServerTls;
 #[cfg(unix)]
 use super::unix::{Listener, SocketFile};
 use super::{RequestReply, accept};
@@ -57,6 +59,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// | [`grace`](Self::grace) | 30 s | then what is under way is cut |
 /// | [`notice`](Self::notice) | none | |
 /// | [`health`](Self::health) | none | |
+///
+/// With the feature `tls`, it speaks [TLS](Server#method.tls).
 #[derive(Clone)]
 pub struct Server {
     service: HttpService,
@@ -66,6 +70,10 @@ pub struct Server {
     grace: Duration,
     notice: Duration,
     health: Option<String>,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    handshake_timeout: Duration,
 }
 
 impl Server {
@@ -83,6 +91,10 @@ impl Server {
             grace: Duration::from_secs(30),
             notice: Duration::ZERO,
             health: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 
@@ -178,6 +190,24 @@ impl Server {
         self
     }
 
+    /// Speaks TLS, and nothing else. Default: without.
+    ///
+    /// HTTP/2 and HTTP/1.1 are offered (ALPN).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// How long it may take until TLS is spoken; more than nothing. Default: 10 s, and then the connection is cut.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
     /// Begins to serve at an address, on the tokio runtime that this is called on. With port 0, the system chooses one.
     ///
     /// # Errors
@@ -193,7 +223,7 @@ impl Server {
             let bound = TcpListener::bind(address).await;
             match bound.and_then(|listener| Ok((listener.local_addr()?, listener))) {
                 Ok((address, listener)) => {
-                    let url = format!("http://{address}");
+                    let url = format!("{}://{address}", self.scheme());
                     return Ok(self.start(listener, url, Place::Tcp(address)));
                 }
                 Err(source) => why = Kind::Listen { place: address.to_string(), source },
@@ -209,16 +239,29 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If a setting means nothing, the path is too long, somebody else listens there or there is something that is no
+    /// If a setting means nothing, such as TLS where nobody can listen in, the path is too long, somebody else listens there or there is something that is no
     /// socket, or this program may not have it.
     #[cfg(unix)]
     pub async fn bind_unix(self, path: impl AsRef<Path>) -> Result<Serving, ServeError> {
         self.check()?;
+        if self.scheme() != "http" {
+            return Err(Kind::Setting("a Unix socket is served without TLS".to_owned()).into());
+        }
         let path = path.as_ref();
         let (listener, file) = Listener::bind(path).await?;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let url = format!("http+unix://{}", path.display());
         Ok(self.start(listener, url, Place::Unix(file)))
+    }
+
+    #[cfg(feature = "tls")]
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn scheme(&self) -> &'static str {
+        "http"
     }
 
     fn check(&self) -> Result<(), ServeError> {
@@ -229,6 +272,8 @@ impl Server {
             ("head_timeout", patience.head_timeout),
             ("write_timeout", patience.write_timeout),
             ("connection_idle", patience.connection_idle),
+            #[cfg(feature = "tls")]
+            ("handshake_timeout", self.handshake_timeout),
         ] {
             if timeout.is_zero() {
                 return Err(Kind::Setting(format!("{name} is 0")).into());
@@ -257,6 +302,8 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let common = Common {
             stop: stopped,
+            #[cfg(feature = "tls")]
+            tls: self.tls.map(|tls| tls.handshake(self.handshake_timeout)),
             service: self.service,
             health: health.clone(),
             patience: Patience {
@@ -284,6 +331,7 @@ impl fmt::Debug for Server {
             .field("grace", &self.grace)
             .field("notice", &self.notice)
             .field("health", &self.health)
+            .field("scheme", &self.scheme())
             .finish_non_exhaustive()
     }
 }
@@ -307,7 +355,8 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Where it serves, as others call it: `http://127.0.0.1:8000`, or `http+unix:///run/functions.sock`.
+    /// Where it serves, as others call it: `http://127.0.0.1:8000`, `http+unix:///run/functions.sock`, or with TLS
+    /// `https://127.0.0.1:8000`, where a certificate may be for another name.
     ///
     /// A server that is bound to all addresses of its host says so (`http://0.0.0.0:8000`), which others cannot call.
     pub fn url(&self) -> &str {
