@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::call_error::CallError;
 use crate::dead_letter::OnFailure;
+#[cfg(feature = "tls")]
+use crate::tls::{Pem, Tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +51,22 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// | [`retry_if`](Self::retry_if) | [`CallError::may_pass`] | everything; less with OkHttp |
 /// | [`incomplete_max`](Self::incomplete_max) | 8 | no limit |
 /// | [`states_max`](Self::states_max) | 1,000 | no limit |
+#[cfg_attr(
+    feature = "tls",
+    doc = "\
+| [`trusted_roots`](Self::trusted_roots) | the system's | the JRE's (`trust_cacerts`) |
+| [`client_cert`](Self::client_cert) | none | none (`client_cert`) |
+| [`client_key`](Self::client_key) | none | none (`client_key`) |
+| [`client_key_password`](Self::client_key_password) | none | none (`client_key_password`, which is a file) |"
+)]
+///
+/// A URL that begins with `https://` is called with TLS, for which there is the feature `tls`; without it, such a
+/// URL is not valid. The server shows a certificate for the host that the URL names, which one of the trusted
+/// roots signed, or it is [not reached](CallError::is_connect), and called again: certificates are replaced while
+/// programs run. So it is if it does not take the client's certificate, or wants one where there is none. Where TLS
+/// is spoken to a server that has none, nobody is reached either. Where it is the other way round, what
+/// answers does not speak HTTP: the connection [was lost](CallError::is_lost), as with anything else that
+/// answers so.
 ///
 /// ```
 /// use std::time::Duration;
@@ -94,6 +112,8 @@ pub(crate) struct Options {
     pub(crate) http2: bool,
     pub(crate) on_failure: OnFailure,
     pub(crate) detached: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Tls,
 }
 
 /// What a program says about errors, if it does. Two are the same if one is a clone of the other.
@@ -148,6 +168,8 @@ impl Endpoint {
             http2: false,
             on_failure: OnFailure::Stop,
             detached: false,
+            #[cfg(feature = "tls")]
+            tls: Tls::default(),
         };
         Endpoint { options: Box::new(options) }
     }
@@ -199,7 +221,8 @@ impl Endpoint {
         incomplete_max: u32,
         /// How many states a function may have.
         states_max: usize,
-        /// Whether to speak HTTP/2 from the beginning, also without TLS. Default: HTTP/1.1.
+        /// Whether to speak HTTP/2 from the beginning, also without TLS; with it, it is all that the server is
+        /// offered (ALPN). Default: HTTP/1.1, in the same way.
         http2: bool,
         /// What becomes of a message that cannot be handled. Default: stop.
         ///
@@ -236,6 +259,45 @@ impl Endpoint {
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.options.detached = true;
+        self
+    }
+}
+
+/// Options of URLs that begin with `https://`, with the feature `tls`; for another URL, each is a mistake.
+///
+/// Files are read when functions are bound to the endpoint. One that cannot be read, has not what it should
+/// have, or does not fit the others, is an error that names it.
+#[cfg(feature = "tls")]
+impl Endpoint {
+    /// Who signs certificates that are trusted, instead of those whom the system trusts: certificates of
+    /// authorities, or of servers that signed their own. Default: whom the system trusts, as far as its
+    /// environment does not say otherwise (`SSL_CERT_FILE`, `SSL_CERT_DIR`).
+    #[must_use]
+    pub fn trusted_roots(mut self, roots: Pem) -> Self {
+        self.options.tls.trusted_roots = Some(roots);
+        self
+    }
+
+    /// With which certificate the client shows who it is, if the server asks; and those that lead from it to a
+    /// root, in this order. Goes with [`client_key`](Self::client_key), or is a mistake.
+    #[must_use]
+    pub fn client_cert(mut self, cert: Pem) -> Self {
+        self.options.tls.client_cert = Some(cert);
+        self
+    }
+
+    /// The private key of [`client_cert`](Self::client_cert): PKCS#8, PKCS#1 or SEC1; RSA, ECDSA or Ed25519.
+    #[must_use]
+    pub fn client_key(mut self, key: Pem) -> Self {
+        self.options.tls.client_key = Some(key);
+        self
+    }
+
+    /// What opens [`client_key`](Self::client_key), which is PKCS#8 encrypted with PBES2 then, as
+    /// `openssl pkcs8 -topk8` does it. StateFun has a file for it, of which this is the content.
+    #[must_use]
+    pub fn client_key_password(mut self, password: impl Into<String>) -> Self {
+        self.options.tls.client_key_password = Some(password.into());
         self
     }
 }
@@ -319,7 +381,13 @@ impl fmt::Debug for Endpoint {
         let options = &self.options;
         // Headers and queries hold secrets.
         let headers: Vec<_> = options.headers.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Endpoint")
+        let mut debug = f.debug_struct("Endpoint");
+        #[cfg(feature = "tls")]
+        debug
+            .field("trusted_roots", &options.tls.trusted_roots)
+            .field("client_cert", &options.tls.client_cert)
+            .field("client_key", &options.tls.client_key);
+        debug
             .field("url", &shown(&options.url))
             .field("call_timeout", &options.call_timeout)
             .field("connect_timeout", &options.connect_timeout_or_default())

@@ -199,14 +199,14 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     /// Its messages wait while the one call of their address is under way, and then go to it together. A
     /// slow or failing endpoint delays the addresses of its own functions and nothing else.
     #[must_use]
-    pub fn remote<I>(mut self, to: FunctionType<I>, endpoint: Endpoint) -> Self
+    pub fn remote<I>(mut self, to: FunctionType<I>, mut endpoint: Endpoint) -> Self
     where
         M: Carries<I> + TypedMessage,
     {
         let name = to.as_str();
         self.note(address::check("function type", name));
         let last = name.rsplit_once('/').map(|(_, last)| last);
-        self.note(remote::check(name, last, &endpoint));
+        self.note(remote::check(name, last, &mut endpoint));
         self.bind(name, Body::remote(endpoint));
         self
     }
@@ -214,13 +214,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     /// Binds all types of a namespace that are not bound by themselves to functions that are served
     /// elsewhere. A function that appears there is called from its first message on.
     #[must_use]
-    pub fn remote_namespace<I>(mut self, to: Namespace<I>, endpoint: Endpoint) -> Self
+    pub fn remote_namespace<I>(mut self, to: Namespace<I>, mut endpoint: Endpoint) -> Self
     where
         M: Carries<I> + TypedMessage,
     {
         let name = to.name();
         self.note(address::check_part("namespace", name));
-        self.note(remote::check(name, None, &endpoint));
+        self.note(remote::check(name, None, &mut endpoint));
         self.bind_namespace(name, Body::remote(endpoint));
         self
     }

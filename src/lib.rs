@@ -37,6 +37,8 @@ mod state;
 mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tls")]
+mod tls;
 mod typed;
 mod value;
 
@@ -65,6 +67,8 @@ pub use snapshot::{
 };
 pub use table::TableSpec;
 pub use timely_statefun_operators::{LoopStats, Order, Positions, STOP_GRACE_STEPS, STOP_STEPS};
+#[cfg(feature = "tls")]
+pub use tls::Pem;
 pub use typed::{Typed, TypedMessage, TypedValue};
 pub use value::{Named, Value, ValueSpec};
 

@@ -36,7 +36,7 @@ fn quick(url: &str) -> Endpoint {
 }
 
 fn greeters(listener: Listener) -> Served {
-    serve(listener, |request| greeter(&batch(&request)))
+    serve(listener, None, |request| greeter(&batch(&request)))
 }
 
 fn visits(times: u64) -> Vec<(u64, Envelope<TypedValue>)> {
@@ -83,7 +83,7 @@ fn a_server_is_asked_for_the_path_after_its_socket_with_all_headers() {
     let socket = directory.at("my functions.sock");
     let (asked, told) = channel();
     let asked = Mutex::new(asked);
-    let _served = serve(Listener::unix(&socket), move |request| {
+    let _served = serve(Listener::unix(&socket), None, move |request| {
         let answer = greeter(&batch(&request));
         drop(asked.lock().unwrap().send(request));
         answer
@@ -121,7 +121,7 @@ fn a_server_that_starts_again_at_the_same_path_is_found() {
             let (socket, answers) = (socket.clone(), Arc::clone(&answers));
             move |number: usize| {
                 let (tired, answers) = (Mutex::new(tired.clone()), Arc::clone(&answers));
-                serve(Listener::unix(&socket), move |request| {
+                serve(Listener::unix(&socket), None, move |request| {
                     // All but the last have had enough after some, which somebody sees to.
                     if answers[number].fetch_add(1, SeqCst) >= 5 && number + 1 < SERVERS {
                         let _ = tired.lock().unwrap().send(number);

@@ -14,7 +14,7 @@ use tokio::time::{self, Instant, timeout};
 use super::body::{Pieces, Stage};
 use super::place::{Place, Places};
 use super::timer::Timer;
-use super::transport::{self, Transport};
+use super::transport::{self, Secure, Transport};
 use super::wire;
 use crate::address::{Address, Id};
 use crate::call_error::CallError;
@@ -79,6 +79,7 @@ pub(super) struct Client {
     places: Places,
     /// What carries all requests, unless each function has a socket of its own.
     transport: Option<Transport>,
+    secure: Secure,
     endpoint: Options,
     headers: HeaderMap,
     retry: Retry,
@@ -92,14 +93,17 @@ impl Client {
         let endpoint = &*endpoint.options;
         endpoint.check()?;
         let places = Places::new(&endpoint.url)?;
+        let place = places.place("name")?;
+        place.check(cfg!(feature = "tls"))?;
+        let secure = Secure::new(endpoint, &place)?;
         // Where each has a socket of its own, this shows that there can be one.
-        let transport = Transport::through(endpoint, &places.place("name")?)?;
+        let transport = Transport::through(endpoint, &secure, &place)?;
         let transport = Some(transport).filter(|_| !places.have_sockets_of_their_own());
         let retry = Retry::attempts(u32::MAX)
             .first(endpoint.retry_first)
             .longest(endpoint.retry_longest_or_default());
         let headers = headers(endpoint)?;
-        Ok(Client { places, transport, endpoint: endpoint.clone(), headers, retry })
+        Ok(Client { places, transport, secure, endpoint: endpoint.clone(), headers, retry })
     }
 
     /// Has somebody else than the network answer.
@@ -117,7 +121,7 @@ impl Client {
         let place = self.places.place(name)?;
         let transport = match &self.transport {
             Some(transport) => transport.clone(),
-            None => Transport::through(&self.endpoint, &place)?,
+            None => Transport::through(&self.endpoint, &self.secure, &place)?,
         };
         Ok(Route { place, transport })
     }

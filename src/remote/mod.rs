@@ -9,6 +9,8 @@ mod elements;
 mod place;
 mod request;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 mod wire;
 
@@ -29,15 +31,24 @@ use crate::error::{Error, Kind};
 use crate::runner::Runner;
 use client::{Client, Route};
 
-/// Checks what of an endpoint can be checked without calling it, for a function or for a whole namespace,
-/// whose names are not known.
+/// Reads the files that an endpoint names, and checks what can be checked without calling it, for a function
+/// or for a whole namespace, whose names are not known.
 ///
 /// # Errors
 ///
-/// If its URL, a header or an option is not valid.
-pub(crate) fn check(function: &str, name: Option<&str>, endpoint: &Endpoint) -> Result<(), Error> {
+/// If its URL, a header or an option is not valid, or a file.
+pub(crate) fn check(
+    function: &str,
+    name: Option<&str>,
+    endpoint: &mut Endpoint,
+) -> Result<(), Error> {
+    #[cfg(feature = "tls")]
+    let read = tls::read(&mut endpoint.options.tls);
+    #[cfg(not(feature = "tls"))]
+    let read = Ok(());
+    let client = read.and_then(|()| Client::new(endpoint));
     let route = |client: Client| name.map(|name| client.route(name)).transpose().map(drop);
-    Client::new(endpoint).and_then(route).map_err(|why| {
+    client.and_then(route).map_err(|why| {
         let (function, url) = (function.to_owned(), shown(&endpoint.options.url));
         Kind::InvalidEndpoint { function, url, why }.into()
     })

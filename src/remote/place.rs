@@ -32,6 +32,23 @@ pub(super) struct Place {
     pub(super) given: String,
 }
 
+impl Place {
+    /// # Errors
+    ///
+    /// If it is asked with TLS, and the program has none.
+    pub(super) fn check(&self, has_tls: bool) -> Result<(), String> {
+        match self.is_secure() && !has_tls {
+            true => Err("https needs the feature `tls`, without which this was built".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether it is asked with TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+}
+
 impl Places {
     /// # Errors
     ///
@@ -40,13 +57,15 @@ impl Places {
         let (scheme, rest) = given.split_once(':').unwrap_or(("", given));
         let (url, socket) = match scheme.to_ascii_lowercase().as_str() {
             "http+unix" => split("http", rest)?,
+            "https+unix" => split("https", rest)?,
             _ => (given.to_owned(), None),
         };
         let places = Places { given: given.to_owned(), url, socket };
         let Place { url, .. } = places.place("name")?;
-        if url.scheme() != "http" || url.host().is_none() {
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(
-                "it must begin with http:// and name a host, or with http+unix:// and name a socket"
+                "it must begin with http:// or https:// and name a host, or with http+unix:// and \
+                 name a socket"
                     .to_owned(),
             );
         }
@@ -173,11 +192,31 @@ mod tests {
             ("http+unix:///a.sock/b.sock/c", "/a.sock", "http://localhost/b.sock/c"),
             ("http+unix:///a.sockets/b.sock/", "/a.sockets/b.sock", "http://localhost/"),
             ("http+unix:///my%20dir/%c3%a4.sock/", "/my dir/ä.sock", "http://localhost/"),
+            ("https+unix:///run/a.sock/b", "/run/a.sock", "https://localhost/b"),
             ("http+unix:///r/{function.name}.sock/b", "/r/greeter.sock", "http://localhost/b"),
             ("http+unix:///a.sock/{function.name}", "/a.sock", "http://localhost/greeter"),
         ] {
             let expected = (socket.to_owned(), url.to_owned());
             assert_eq!(through(given, "greeter"), Ok(expected), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_url_with_tls_needs_the_feature() {
+        let place = |given: &str| Places::new(given).unwrap().place("x").unwrap();
+        for (given, secure) in [
+            ("http://x/", false),
+            ("https://x/", true),
+            ("HTTPS://x/", true),
+            #[cfg(unix)]
+            ("http+unix:///https.sock", false),
+            #[cfg(unix)]
+            ("https+unix:///a.sock", true),
+        ] {
+            assert_eq!(place(given).check(true), Ok(()));
+            let checked = place(given).check(false);
+            let named = |why: String| why.contains("feature `tls`");
+            assert_eq!(checked.map_err(named).err(), secure.then_some(true), "{given}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! A remote function served by `hyper`: over TCP or a Unix socket, over HTTP/1.1 or HTTP/2
-//! as the client likes.
+//! A remote function served by `hyper`: over TCP or a Unix socket, with TLS or without, over HTTP/1.1 or
+//! HTTP/2 as the client likes.
 #![allow(dead_code)]
 
 use std::convert::Infallible;
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::protocol::runtime;
 use crate::server::{Answer, Request};
@@ -65,9 +66,10 @@ pub struct Served {
 
 type Answers = Arc<dyn Fn(Request) -> Answer + Send + Sync>;
 
-/// Serves where somebody listens.
+/// Serves where somebody listens, with TLS if there is what accepts that.
 pub fn serve(
     listener: Listener,
+    tls: Option<TlsAcceptor>,
     answer: impl Fn(Request) -> Answer + Send + Sync + 'static,
 ) -> Served {
     let connections = Arc::<AtomicUsize>::default();
@@ -78,7 +80,17 @@ pub fn serve(
         loop {
             let stream = listener.accept().await;
             count.fetch_add(1, SeqCst);
-            open.spawn(connection(stream, Arc::clone(&answer)));
+            let (tls, answer) = (tls.clone(), Arc::clone(&answer));
+            open.spawn(async move {
+                match tls {
+                    None => connection(stream, answer).await,
+                    Some(tls) => {
+                        // Whoever is refused is told why by what accepts.
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        connection(stream, answer).await;
+                    }
+                }
+            });
         }
     });
     Served { connections, accepting }
