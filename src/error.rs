@@ -61,6 +61,14 @@ pub(crate) enum Kind {
     NothingToSave,
     #[error("functions \"{0}\" were built after snapshots had begun to be taken")]
     SnapshotsBegun(String),
+    #[error(
+        "function \"{0}\" waits while it handles a message, and can only be served; `Context::start` begins \
+         an operation in a dataflow"
+    )]
+    OnlyServed(String),
+    #[cfg(feature = "serve")]
+    #[error("{what} \"{name}\" cannot be served: {why}")]
+    NotServed { what: &'static str, name: String, why: String },
     #[error("{what} \"{name}\" is not a valid name: {why}")]
     InvalidName { what: &'static str, name: String, why: &'static str },
 }
@@ -145,6 +153,19 @@ impl Error {
     /// A savepoint is asked for where no functions take part in snapshots, or none do any more.
     pub fn is_no_functions_in_snapshots(&self) -> bool {
         matches!(self.0, Kind::NothingToSave)
+    }
+
+    /// A function is [asynchronous](crate::Function::new_async) and was embedded in a dataflow.
+    #[cfg(feature = "serve")]
+    pub fn is_only_served(&self) -> bool {
+        matches!(self.0, Kind::OnlyServed(_))
+    }
+
+    /// Something cannot be [served](crate::serve): a remote function, state whose pieces expire by
+    /// themselves, or an egress whose records have no type that others know.
+    #[cfg(feature = "serve")]
+    pub fn is_not_served(&self) -> bool {
+        matches!(self.0, Kind::NotServed { .. })
     }
 
     /// A name breaks the rules of names.

@@ -1,8 +1,10 @@
 //! A function as a value: what it does, what it keeps, and what happens when it fails.
 
 use std::fmt;
+use std::future::Future;
 use std::hash::Hash;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::buffer::BufferSpec;
@@ -21,10 +23,30 @@ pub type FunctionResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 type Run<M, T> = dyn Fn(&mut Context<'_, M, T>, &M) -> Result<(), Reason>;
 
+/// A function that is under way.
+pub(crate) type Running<'a> = Pin<Box<dyn Future<Output = Result<(), Reason>> + 'a>>;
+
+/// Begins to handle a message.
+pub(crate) type Begin<M, T> = Box<dyn for<'a, 'c> FnOnce(&'a mut Context<'c, M, T>) -> Running<'a>>;
+
+type Prepare<M, T> = dyn Fn(&M) -> Result<Begin<M, T>, Mismatch>;
+
+/// Says of what type a closure is.
+fn beginning<M, T, F>(begin: F) -> Begin<M, T>
+where
+    F: for<'a, 'c> FnOnce(&'a mut Context<'c, M, T>) -> Running<'a> + 'static,
+{
+    Box::new(begin)
+}
+
 /// Who handles messages.
 pub(crate) enum Code<M, T> {
     /// Code of this program.
     Embedded(Box<Run<M, T>>),
+    /// Code of this program that waits for things while it handles a message. Only where functions are
+    /// served is there somebody who waits with it.
+    #[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "it is made to be served"))]
+    Awaited(Box<Prepare<M, T>>),
     /// Somebody who is called.
     Remote(Box<RemoteCode<M>>),
 }
@@ -87,6 +109,11 @@ impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
                 let Code::Embedded(run) = &self.code else { unreachable!("it was embedded") };
                 let run = |input: &N| context.with_mapped(|context| run(context, input));
                 message.unpack(run).unwrap_or_else(|mismatch| Err(Reason::WrongInput(mismatch)))
+            })),
+            Code::Awaited(_) => Code::Awaited(Box::new(move |message: &M| {
+                let Code::Awaited(prepare) = &self.code else { unreachable!("it was awaited") };
+                let begin = message.unpack(|input: &N| prepare(input))??;
+                Ok(beginning(move |context| Box::pin(context.begin_mapped(begin))))
             })),
             Code::Remote(code) => {
                 let (endpoint, back) = (code.endpoint.clone(), Rc::clone(&self));
@@ -152,8 +179,58 @@ where
             Ok(Err(error)) => Err(Reason::Failed(chain(&*error))),
             Err(mismatch) => Err(Reason::WrongInput(mismatch)),
         };
+        Self::of(Code::Embedded(Box::new(run)))
+    }
+
+    /// A function that waits for things while it handles a message, such as a database's answer: one that
+    /// is [served](crate::serve), and cannot be embedded in a dataflow. Later messages of its address wait
+    /// with whoever calls.
+    ///
+    /// It may await anything that runs on tokio. What it wrote, sent and emitted takes effect with the
+    /// rest of its batch, and not at all if whoever called gives up waiting: then it is dropped where it
+    /// waits. Where it uses a state of a [registry](Self::registry) that did not come with the batch, what
+    /// it did before is done again.
+    ///
+    /// ```
+    /// use timely_statefun::{Context, Function, FunctionResult, FunctionType, Functions, TypedValue, ValueSpec};
+    ///
+    /// const SHOP: FunctionType<String> = FunctionType::new("example/shop");
+    /// const PRICE: ValueSpec<i64> = ValueSpec::new("price");
+    ///
+    /// # async fn price_of(item: &str) -> Result<i64, std::io::Error> { Ok(item.len() as i64) }
+    /// async fn shop(context: &mut Context<'_, TypedValue>, item: String) -> FunctionResult {
+    ///     let price = price_of(&item).await?;
+    ///     context.set(PRICE, price);
+    ///     Ok(())
+    /// }
+    ///
+    /// let shop = Function::new_async(shop).value(PRICE);
+    /// let functions = Functions::<TypedValue>::new().embedded(SHOP, shop);
+    /// assert!(functions.check().is_err_and(|error| error.is_only_served()));
+    /// ```
+    #[cfg(feature = "serve")]
+    pub fn new_async(
+        function: impl AsyncFn(&mut Context<'_, M, T>, I) -> FunctionResult + 'static,
+    ) -> Self
+    where
+        I: Clone,
+    {
+        let function = Rc::new(function);
+        Self::of(Code::Awaited(Box::new(move |message: &M| {
+            let input = message.unpack(I::clone)?;
+            let function = Rc::clone(&function);
+            Ok(beginning(move |context| {
+                Box::pin(async move {
+                    let result = function(context, input).await;
+                    result.map_err(|error| Reason::Failed(chain(&*error)))
+                })
+            }))
+        })))
+    }
+
+    fn of(code: Code<M, T>) -> Self {
         let body = Body {
-            code: Code::Embedded(Box::new(run)),
+            code,
             values: Vec::new(),
             registry: None,
             on_failure: OnFailure::Stop,

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::lattice::Lattice;
+#[cfg(feature = "serve")]
+use timely::progress::Timestamp;
 use timely_statefun_operators::Order;
 use tokio::runtime::Handle;
 
 use crate::address::{self, FunctionType, Namespace, TypeName};
 use crate::clock::Clock;
 use crate::dead_letter::OnFailure;
+#[cfg(feature = "serve")]
+use crate::dispatch::Desk;
 use crate::dispatch::{Bound, Dispatcher, Egresses, ErasedEgress, Keeping, Names, Sums};
 use crate::egress::Egress;
 use crate::endpoint::Endpoint;
@@ -21,6 +25,8 @@ use crate::error::{Error, Kind};
 use crate::function::{Body, Code, Function};
 use crate::message::Carries;
 use crate::remote;
+#[cfg(feature = "serve")]
+use crate::state::Declared;
 use crate::typed::TypedMessage;
 use crate::value::Value;
 
@@ -457,6 +463,10 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         if let (Order::Time, Some((name, _))) = (self.order, mixes) {
             return Err(Kind::MixedTimes((*name).to_owned()).into());
         }
+        let awaited = bound.clone().find(|(_, body)| matches!(body.code, Code::Awaited(_)));
+        if let Some((name, _)) = awaited {
+            return Err(Kind::OnlyServed((*name).to_owned()).into());
+        }
         let needs =
             |body: &Body<M, T>| body.operations_max > 0 || matches!(body.code, Code::Remote(_));
         match bound.find(|(_, body)| needs(body)) {
@@ -465,6 +475,55 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Checks what was bound so far, for whoever serves it.
+    ///
+    /// # Errors
+    ///
+    /// The first mistake that was made, or what cannot be served.
+    #[cfg(feature = "serve")]
+    pub(crate) fn check_served(&self) -> Result<(), Error> {
+        self.mistake.clone().map_or(Ok(()), Err)?;
+        let not_served = |what, name: &str, why: &str| -> Result<(), Error> {
+            let (name, why) = (name.to_owned(), why.to_owned());
+            Err(Kind::NotServed { what, name, why }.into())
+        };
+        for (name, body) in self.functions.iter().chain(&self.namespaces) {
+            if matches!(body.code, Code::Remote(_)) {
+                return not_served("function", name, "it is served elsewhere");
+            }
+            if let Some(why) = body.values.iter().find_map(Declared::stays_at_home) {
+                return not_served("function", name, &why);
+            }
+        }
+        for egress in &self.egresses {
+            if !egress.is_typed() {
+                return not_served("egress", egress.name, "it is not bound as a typed egress");
+            }
+        }
+        Ok(())
+    }
+
+    /// Where these functions handle one batch at a time, of which the state comes with it.
+    #[cfg(feature = "serve")]
+    pub(crate) fn desk(&self) -> Desk<M, T>
+    where
+        M: TypedMessage,
+        T: Timestamp,
+    {
+        let Functions { functions, namespaces, egresses, limits, .. } = self;
+        let bodies = functions.iter().chain(namespaces).map(|(_, body)| Rc::clone(body));
+        let letters = Egress::<()>::new("dead letters");
+        let egresses = Egresses::new(egresses.clone(), letters, Rc::new(Cell::new(false)));
+        Desk::new(
+            bodies,
+            functions.len(),
+            self.names(),
+            egresses.in_order(),
+            limits.delayed_messages_max,
+            T::minimum(),
+        )
     }
 
     /// The numbers of what is bound, the same on every worker.

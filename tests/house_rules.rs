@@ -138,6 +138,7 @@ fn the_core_knows_no_dataflow_no_clock_and_no_files() {
         &["std::fs", "std::io", "std::net", "std::env", "std::thread", "println", "eprintln"],
     );
     never(CORE, &["crate::dataflow", "super::dataflow", "crate::snapshot", "StatefulFunctions"]);
+    never(CORE, &["crate::serve"]);
 }
 
 #[test]
@@ -178,7 +179,8 @@ fn operators_and_proto_know_neither_each_other_nor_the_library() {
 fn only_the_built_in_types_and_remote_functions_know_the_wire() {
     // Whoever answers remote functions in a test speaks with them.
     let tests = "src/testing/";
-    let doors = ["src/value.rs", "src/typed.rs", "src/formats.rs", "src/remote/", tests];
+    let words = ["src/value.rs", "src/typed.rs", "src/formats.rs"];
+    let doors = [&words[..], &["src/remote/", "src/serve/", tests]].concat();
     let behind = |source: &Source| doors.iter().any(|door| source.path.starts_with(door));
     let (inside, outside): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(behind);
     let found = named(&outside, &["timely_statefun_proto"]);
@@ -186,6 +188,12 @@ fn only_the_built_in_types_and_remote_functions_know_the_wire() {
     assert!(!named(&inside, &["timely_statefun_proto"]).is_empty(), "is it elsewhere?");
     only_in("src/remote/", &["src"], &["reqwest"]);
     only_in("src/remote/tls.rs", &["src/remote"], &["std::fs", "pkcs8", "rustls_native_certs"]);
+}
+
+#[test]
+fn what_serves_functions_knows_neither_loops_nor_snapshots() {
+    never(&["src/serve"], &["crate::dataflow", "crate::snapshot", "crate::execute"]);
+    never(&["src/serve"], &["timely_statefun_operators", "differential_dataflow", "crate::state"]);
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         let bodies = functions.functions.iter().chain(&functions.namespaces);
         let endpoints = bodies.map(|(_, body)| match &body.code {
             Code::Remote(code) => Some(&code.endpoint),
-            Code::Embedded(_) => None,
+            Code::Embedded(_) | Code::Awaited(_) => None,
         });
         #[cfg_attr(not(feature = "testing"), expect(unused_mut))]
         let mut calls = Caller::new(functions.runtime.clone(), endpoints);

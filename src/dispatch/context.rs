@@ -9,6 +9,7 @@ use crate::address::{Address, FunctionType, Id, Namespace};
 use crate::dead_letter::Reason;
 use crate::egress::Egress;
 use crate::error::Error;
+use crate::function::Begin;
 use crate::message::Carries;
 use crate::placement;
 use crate::state::{Cursor, FunctionState};
@@ -169,6 +170,30 @@ impl<M, T: Clone + PartialEq + 'static> Context<'_, M, T> {
             operations: self.operations,
             mistake: &mut *self.mistake,
         })
+    }
+
+    /// Begins a function whose messages are carried by this program's.
+    pub(crate) async fn begin_mapped<N: 'static>(
+        &mut self,
+        begin: Begin<N, T>,
+    ) -> Result<(), Reason>
+    where
+        M: Carries<N> + 'static,
+    {
+        begin(&mut Context {
+            head: self.head,
+            now_ms: self.now_ms,
+            cursor: &mut *self.cursor,
+            state: &mut *self.state,
+            names: &mut *self.names,
+            meters: &mut *self.meters,
+            egresses: &mut *self.egresses,
+            reach: &mut Mapped::<M, N, T>::new(&mut *self.reach),
+            delayed_max: self.delayed_max,
+            operations: self.operations,
+            mistake: &mut *self.mistake,
+        })
+        .await
     }
 
     /// Emits a record, which leaves at this message's [time](Self::time).

@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 use super::held::{Holding, OfBin};
 use super::kept::{Emitter, Keeping};
+#[cfg(feature = "serve")]
+use crate::address::TypeName;
 use crate::egress::Egress;
 use crate::message::Mismatch;
 use crate::state::FunctionState;
@@ -31,6 +33,9 @@ pub(crate) struct ErasedEgress<T> {
     make: fn() -> Box<dyn AnyBuffer<T>>,
     /// Emits what a remote function gave; none where its records are no values.
     emit_typed: Option<EmitTyped<T>>,
+    /// Takes what was emitted, as values; none where they are none.
+    #[cfg(feature = "serve")]
+    take_typed: Option<TakeTyped<T>>,
     /// If its records are kept.
     pub(crate) keeping: Option<Keeping<T>>,
     /// If its records are held.
@@ -38,6 +43,9 @@ pub(crate) struct ErasedEgress<T> {
 }
 
 type EmitTyped<T> = fn(&mut dyn AnyBuffer<T>, &T, TypedValue) -> Result<(), Mismatch>;
+
+#[cfg(feature = "serve")]
+type TakeTyped<T> = fn(&mut dyn AnyBuffer<T>) -> Vec<Result<TypedValue, Mismatch>>;
 
 impl<T> Clone for ErasedEgress<T> {
     fn clone(&self) -> Self {
@@ -53,6 +61,8 @@ impl<T: Clone + PartialEq + 'static> ErasedEgress<T> {
             type_id: TypeId::of::<E>(),
             make: || Box::new(Buffer::<T, E>::new()),
             emit_typed: None,
+            #[cfg(feature = "serve")]
+            take_typed: None,
             keeping: None,
             holding: None,
         }
@@ -82,7 +92,22 @@ impl<T: Clone + PartialEq + 'static> ErasedEgress<T> {
             buffer.records.push((time.clone(), record));
             Ok(())
         };
-        ErasedEgress { emit_typed: Some(emit_typed), ..ErasedEgress::new(egress) }
+        ErasedEgress {
+            emit_typed: Some(emit_typed),
+            #[cfg(feature = "serve")]
+            take_typed: Some(|buffer| {
+                let buffer = buffer.as_any_mut().downcast_mut::<Buffer<T, E>>();
+                let buffer = buffer.expect("the buffer was made for this egress");
+                buffer.records.drain(..).map(|(_, record)| record.to_typed()).collect()
+            }),
+            ..ErasedEgress::new(egress)
+        }
+    }
+
+    /// Whether its records are values that others know.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_typed(&self) -> bool {
+        self.take_typed.is_some()
     }
 }
 
@@ -221,6 +246,9 @@ pub(crate) struct Egresses<T> {
     /// Whether some are held.
     are_held: bool,
     dead_letters_read: Rc<Cell<bool>>,
+    /// To which each record went, if their order matters over all egresses.
+    #[cfg(feature = "serve")]
+    order: Option<Vec<usize>>,
 }
 
 impl<T: Clone + PartialEq + 'static> Egresses<T> {
@@ -234,7 +262,39 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
         let buffers: Vec<_> = buffers.collect();
         let left = vec![0; buffers.len()];
         let are_held = bound.iter().any(|egress| egress.holding.is_some());
-        Egresses { bound, buffers, touched: Vec::new(), left, are_held, dead_letters_read }
+        Egresses {
+            bound,
+            buffers,
+            touched: Vec::new(),
+            left,
+            are_held,
+            dead_letters_read,
+            #[cfg(feature = "serve")]
+            order: None,
+        }
+    }
+
+    /// The same egresses, of which it is known in which order they were emitted to.
+    #[cfg(feature = "serve")]
+    pub(crate) fn in_order(self) -> Self {
+        Egresses { order: Some(Vec::new()), ..self }
+    }
+
+    /// Takes all that was emitted since the last rollback, in order, each with the name of its egress. A
+    /// rollback follows.
+    #[cfg(feature = "serve")]
+    pub(super) fn take_typed(&mut self) -> Result<Vec<(TypeName, TypedValue)>, Mismatch> {
+        let order = std::mem::take(self.order.get_or_insert_default());
+        let mut taken: Vec<_> = self.bound.iter().map(|_| Vec::new().into_iter()).collect();
+        for &at in &self.touched {
+            let take = self.bound[at].take_typed.expect("only typed egresses are served");
+            taken[at] = take(&mut *self.buffers[at]).into_iter();
+        }
+        let next = |at: usize| {
+            let value = taken[at].next().expect("it was emitted");
+            value.map(|value| (TypeName::fixed(self.bound[at].name), value))
+        };
+        order.into_iter().map(next).collect()
     }
 
     pub(super) fn emit<E: 'static>(
@@ -254,6 +314,10 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
                     self.touched.push(at);
                 }
                 buffer.records.push((time.clone(), record));
+                #[cfg(feature = "serve")]
+                if let Some(order) = &mut self.order {
+                    order.push(at);
+                }
                 Ok(())
             }
             None => Err(Mistake::OtherType { bound: self.bound[at].type_name }),
@@ -289,6 +353,10 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
     pub(super) fn rollback(&mut self) {
         for at in self.touched.drain(..) {
             self.buffers[at].rollback();
+        }
+        #[cfg(feature = "serve")]
+        if let Some(order) = &mut self.order {
+            order.clear();
         }
     }
 

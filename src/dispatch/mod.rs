@@ -9,6 +9,8 @@ mod calls;
 mod context;
 mod cuts;
 mod delayed;
+#[cfg(feature = "serve")]
+mod desk;
 mod effects;
 mod egresses;
 mod expiry;
@@ -42,6 +44,8 @@ pub(crate) use calls::RemoteState as CalledState;
 pub(crate) use calls::{CallAnswer, CallDelayed, CallEffects, CallFailure, CallKey, CallRequest};
 pub use context::{Context, NoCaller};
 pub use delayed::TokenInUse;
+#[cfg(feature = "serve")]
+pub(crate) use desk::{Asked, Desk, Turned};
 pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
 pub(crate) use held::{HeldRecords, Holding, OfBin, egress_of, type_of};
 pub(crate) use kept::{Keeping, Sums};
@@ -275,7 +279,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let functions = functions.chain(bound.namespaces.iter().map(|(_, body)| body));
         let in_flight_max = functions.clone().map(|body| match &body.code {
             Code::Remote(code) => code.endpoint.options.in_flight_max.max(1),
-            Code::Embedded(_) => 0,
+            Code::Embedded(_) | Code::Awaited(_) => 0,
         });
         let slots = Slots::new(bound.in_flight_max, in_flight_max).gathering();
         let count = bound.functions.len() + bound.namespaces.len();

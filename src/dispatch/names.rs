@@ -66,6 +66,18 @@ impl Names {
         &self.names[index as usize]
     }
 
+    /// The number of the function that a type would be bound to, whether or not it was ever seen here.
+    #[cfg(feature = "serve")]
+    pub(super) fn bound_to(&self, name: &TypeName) -> Option<usize> {
+        if let Some(index) = self.by_name.get(name) {
+            return Some(self.functions[*index as usize])
+                .filter(|f| *f != NOBODY)
+                .map(|f| f as usize);
+        }
+        let namespace = self.namespaces.iter().position(|namespace| *namespace == name.namespace());
+        namespace.map(|at| self.shared as usize + at)
+    }
+
     /// The number of a name, which is new if it was never seen here.
     pub(crate) fn index(&mut self, name: &TypeName) -> TypeIndex {
         if let Some(index) = self.by_name.get(name) {

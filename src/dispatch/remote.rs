@@ -46,7 +46,7 @@ impl<M, T> Entry<M, T> {
     fn remote(&self) -> Option<&RemoteCode<M>> {
         match &self.body.as_ref()?.code {
             Code::Remote(code) => Some(code),
-            Code::Embedded(_) => None,
+            Code::Embedded(_) | Code::Awaited(_) => None,
         }
     }
 }

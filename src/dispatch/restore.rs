@@ -295,7 +295,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
                 // It fails when it is handled.
                 _ => None,
             },
-            Some(Code::Embedded(_)) => {
+            Some(Code::Embedded(_) | Code::Awaited(_)) => {
                 if first.is_some() && mailboxes.has_first(&routed.head) {
                     return Err("another one is tried as well");
                 }

@@ -8,7 +8,7 @@ const RESULT: u64 = 100;
 const INCOMPLETE: u64 = 101;
 
 /// How many elements the lists of an answer have, all together. Stops at what it cannot read.
-pub(super) fn count(answer: &[u8]) -> usize {
+pub(crate) fn count(answer: &[u8]) -> usize {
     let lists = Fields(answer).filter(|(number, _)| matches!(*number, RESULT | INCOMPLETE));
     lists.map(|(_, list)| Fields(list).count()).sum()
 }

@@ -5,7 +5,7 @@
 
 mod body;
 mod client;
-mod elements;
+pub(crate) mod elements;
 mod place;
 mod request;
 mod timer;

@@ -5,18 +5,23 @@
 
 mod accept;
 mod activity;
+mod answering;
 mod body;
 mod connection;
 mod error;
+mod functions;
 mod health;
+mod queue;
 mod refusal;
 mod server;
 mod service;
+mod thread;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(unix)]
 mod unix;
 mod watched;
+mod wire;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +31,7 @@ use bytes::Bytes;
 
 pub use accept::Ended;
 pub use error::ServeError;
+pub use functions::{ServedFunctions, ServedOptions};
 pub use refusal::Refusal;
 pub use server::{Server, Serving};
 pub use service::{HttpService, Responding};

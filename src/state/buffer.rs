@@ -14,6 +14,8 @@ use super::deadline::{Item, Upkeep};
 use super::elements::{Elements, Renewal};
 use super::site::Site;
 use super::stamps::{Marks, Stamps};
+#[cfg(feature = "serve")]
+use super::visiting::Leave;
 use crate::codec::Codec;
 use crate::expiration::Expiration;
 
@@ -142,6 +144,11 @@ impl<E: 'static> AnyColumn for BufferColumn<E> {
             upkeep.count(item.slot, -1);
         }
         swept
+    }
+
+    #[cfg(feature = "serve")]
+    fn leaving(&self) -> &dyn Leave {
+        self
     }
 }
 

@@ -12,6 +12,8 @@ use super::pen::Failure;
 use super::record::Tag;
 use super::restore::Restored;
 use super::stamps::Stamps;
+#[cfg(feature = "serve")]
+use super::visiting::Leave;
 use super::walk::Walker;
 use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
@@ -28,6 +30,9 @@ pub(super) trait AnyColumn: Any + Stored {
     /// more than `room` pieces, and sets the item again if there is more. Says how many pieces it
     /// took away.
     fn expire(&mut self, item: Item, now_ms: u64, room: usize, upkeep: &mut Upkeep<'_>) -> usize;
+    /// How what is in its slots becomes one value.
+    #[cfg(feature = "serve")]
+    fn leaving(&self) -> &dyn Leave;
 }
 
 /// How a column is stored and restored.
@@ -159,6 +164,11 @@ impl<V: 'static> AnyColumn for Column<V> {
 
     fn expire(&mut self, _: Item, _: u64, _: usize, _: &mut Upkeep<'_>) -> usize {
         unreachable!("these values live for ever")
+    }
+
+    #[cfg(feature = "serve")]
+    fn leaving(&self) -> &dyn Leave {
+        self
     }
 }
 

@@ -147,8 +147,8 @@ fn buffer_column<E: 'static>(expiration: Expiration, [codec, _]: Codecs) -> Box<
 #[derive(Clone)]
 pub(crate) struct Declared {
     pub(crate) name: Cow<'static, str>,
-    kind: Kind,
-    key_type: Cow<'static, str>,
+    pub(super) kind: Kind,
+    pub(super) key_type: Cow<'static, str>,
     pub(crate) type_name: Cow<'static, str>,
     pub(crate) expiration: Expiration,
     rust_type: fn() -> String,

@@ -14,6 +14,8 @@ use super::pen::Failure;
 use super::record::Tag;
 use super::restore::Restored;
 use super::stamps::Stamps;
+#[cfg(feature = "serve")]
+use super::visiting::Leave;
 use super::walk::Walker;
 use crate::codec::{Codec, CodecError};
 use crate::expiration::Expiration;
@@ -136,6 +138,11 @@ impl<V: 'static> AnyColumn for ExpiringColumn<V> {
             upkeep.settle(deadline, true, item.slot, 0);
             0
         }
+    }
+
+    #[cfg(feature = "serve")]
+    fn leaving(&self) -> &dyn Leave {
+        self
     }
 }
 

@@ -29,6 +29,8 @@ mod stamps;
 mod table;
 mod table_stored;
 mod tombstones;
+#[cfg(feature = "serve")]
+mod visiting;
 mod walk;
 mod wheel;
 
@@ -41,6 +43,8 @@ pub(crate) use record::StateHeader;
 pub(crate) use restore::{RestoreError, Restoring};
 pub(crate) use table::TableAt;
 pub(crate) use tombstones::{Place as Tombstone, Tombstones};
+#[cfg(feature = "serve")]
+pub(crate) use visiting::{Given, Unfit, VisitingState};
 pub(crate) use walk::{Budget, Sink};
 pub(crate) use wheel::{Wheel, WheelKey};
 
@@ -97,6 +101,9 @@ pub(crate) struct FunctionState {
     cuts: Option<Box<Cuts>>,
     /// Whether what was restored is not what a delta could follow.
     is_altered: bool,
+    /// The address whose state came with what is handled, if that is how it comes.
+    #[cfg(feature = "serve")]
+    visit: Option<Box<visiting::Visit>>,
 }
 
 impl FunctionState {
@@ -115,6 +122,8 @@ impl FunctionState {
             wheel: Wheel::default(),
             cuts: None,
             is_altered: false,
+            #[cfg(feature = "serve")]
+            visit: None,
         }
     }
 
@@ -193,6 +202,8 @@ impl FunctionState {
         self.columns.push(declared.column());
         self.declared.push(declared);
         self.headers.take();
+        #[cfg(feature = "serve")]
+        self.welcome(at)?;
         Ok(at)
     }
 
@@ -349,6 +360,12 @@ impl FunctionState {
             let mut upkeep = Upkeep { column: at as u32, addresses, wheel, cuts };
             self.columns[at].rollback(&mut upkeep);
         }
+        self.forget_registered();
+        self.release(cursor);
+    }
+
+    /// Forgets what was registered since the last commit.
+    fn forget_registered(&mut self) {
         if let Some(registry) = &mut self.registry {
             let new = registry.rollback(self.columns.len());
             if new > 0 {
@@ -357,7 +374,6 @@ impl FunctionState {
                 self.headers.take();
             }
         }
-        self.release(cursor);
     }
 
     fn release(&mut self, cursor: Cursor) {

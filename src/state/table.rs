@@ -16,6 +16,8 @@ use super::rows::{Half, Row, RowNumber, Rows, half};
 use super::site::Site;
 use super::stamps::Stamps;
 use super::table_stored::TableAside;
+#[cfg(feature = "serve")]
+use super::visiting::Leave;
 use crate::codec::Codec;
 use crate::expiration::Expiration;
 
@@ -176,6 +178,11 @@ impl<K: Hash + Eq + 'static, V: 'static> AnyColumn for TableColumn<K, V> {
         rows.take(row);
         self.release_if_empty(slot, upkeep);
         1
+    }
+
+    #[cfg(feature = "serve")]
+    fn leaving(&self) -> &dyn Leave {
+        self
     }
 }
 
