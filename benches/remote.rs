@@ -1,4 +1,4 @@
-//! How close do calls of remote functions come to bare `reqwest`?
+//! How close do calls of remote functions come to bare `reqwest`, and functions served to a bare server?
 //!
 //! * *Calls*: 1, 16 and 256 in flight, over HTTP/1.1 and HTTP/2 with prior knowledge, each about one
 //!   message for an address of its own, which answers with an egress record. The *ceiling* is as many
@@ -10,11 +10,14 @@
 //! * *Backlog*: messages for 10 and for 1,000 addresses, given as fast as the dataflow takes them, so that
 //!   they travel in batches; messages each second, and messages in a call.
 //!
-//! The server is a process of its own (`hyper`, one thread), which reads each request with the same
-//! messages that the library uses.
+//! * *Served*: the same tasks with `reqwest` call the bare server and one of `serve`, each of which says what it
+//!   was asked; both run in turn, three times. Calls each second, and processor time of the server for each.
 //!
-//! `cargo bench --bench remote`, or `-- --quick` for about a minute; `only=h2c-256` or
-//! `only=http1-backlog-10` for a single case. Each figure is one line of JSON; what
+//! The bare server is a process of its own (`hyper`, one thread), which reads each request with the same
+//! messages that the library uses. That of `serve` is one as well, with one thread for functions and one for HTTP.
+//!
+//! `cargo bench --bench remote`, or `-- --quick` for about a minute; `only=h2c-256`,
+//! `only=http1-backlog-10` or `only=served-http1-16` for a single case. Each figure is one line of JSON; what
 //! a person wants to know goes to the standard error.
 
 use std::cell::RefCell;
@@ -36,9 +39,10 @@ use hyper_util::server::conn::auto;
 use timely::dataflow::InputHandleVec;
 use timely::dataflow::operators::{Input, Inspect};
 use timely::worker::Worker;
+use timely_statefun::serve::{self, ServedFunctions, ServedOptions};
 use timely_statefun::{
-    Egress, Endpoint, Envelope, FunctionType, Functions, Handle, Limits, StatefulFunctions,
-    TypedValue,
+    Context, Egress, Endpoint, Envelope, Function, FunctionType, Functions, Handle, Limits,
+    StatefulFunctions, TypedValue,
 };
 use timely_statefun_proto::reqreply::from_function::{self, EgressMessage, InvocationResponse};
 use timely_statefun_proto::reqreply::to_function::{Invocation, InvocationBatchRequest};
@@ -53,15 +57,40 @@ const CALLS: &[usize] = &[1, 16, 256];
 /// What an echo says: its address, and when it was asked for.
 const ADDRESS_BITS: u32 = 10;
 
+fn exit_with_input() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+}
+
+/// Serves an echo as a function until the standard input is closed, and says where.
+fn serve_functions() {
+    exit_with_input();
+    let echo = || {
+        let echo = Function::new(|context: &mut Context<'_, TypedValue>, said: &i64| {
+            context.emit(ECHOES, *said);
+            Ok(())
+        });
+        Functions::<TypedValue>::new().embedded(ECHO, echo).typed_egress(ECHOES)
+    };
+    let options = ServedOptions { threads: 1, ..ServedOptions::default() };
+    let served = ServedFunctions::with(options, echo).expect("an echo can be served");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be built").block_on(async move {
+        let server = serve::Server::new(served).streams_max(2048);
+        let serving = server.bind("127.0.0.1:0").await.expect("there is a free port");
+        println!("{}", serving.local_addr().expect("it has one").port());
+        std::future::pending::<()>().await;
+    });
+}
+
 /// Serves until the standard input is closed, and says where.
 fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     println!("{}", listener.local_addr().expect("it has one").port());
     listener.set_nonblocking(true).expect("it can be");
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read(&mut [0]);
-        std::process::exit(0);
-    });
+    exit_with_input();
     let calls = Arc::new(AtomicUsize::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime can be built").block_on(async move {
@@ -113,10 +142,11 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    /// With what this program does when it is told so.
+    fn start(task: &str) -> Self {
         let program = std::env::current_exe().expect("this program has a path");
         let mut process = Command::new(program)
-            .arg("serve")
+            .arg(task)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -125,6 +155,10 @@ impl Server {
         let said = process.stdout.take().expect("it is a pipe");
         BufReader::new(said).read_line(&mut port).expect("it says where it listens");
         Server { process, base: format!("http://127.0.0.1:{}", port.trim()) }
+    }
+
+    fn cpu(&self) -> Duration {
+        cpu_of(&self.process.id().to_string())
     }
 
     fn url(&self) -> String {
@@ -156,7 +190,11 @@ struct Figures {
 
 /// Processor time that this process has used (Linux; elsewhere 0).
 fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_of("self")
+}
+
+fn cpu_of(process: &str) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The second field is a name in parentheses; times are the 14th and 15th, in hundredths.
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
     let ticks = after.split_whitespace().skip(11).take(2).filter_map(|time| time.parse().ok());
@@ -328,6 +366,22 @@ fn backlog(
     })
 }
 
+/// Calls of a server, with its processor time for each.
+fn served(
+    runtime: &Runtime,
+    server: &Server,
+    http2: bool,
+    in_flight: usize,
+    lasts: Duration,
+) -> Figures {
+    let used = server.cpu();
+    let began = Instant::now();
+    let calls = bare(runtime, server, http2, in_flight, lasts);
+    let count = calls.per_second * began.elapsed().as_secs_f64();
+    let cpu_us = (server.cpu() - used).as_secs_f64() * 1e6 / count;
+    Figures { cpu_us, ..calls }
+}
+
 fn show(line: String) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").expect("the standard output is there");
@@ -344,13 +398,17 @@ fn main() {
     if std::env::args().any(|argument| argument == "serve") {
         return serve();
     }
+    if std::env::args().any(|argument| argument == "serve-functions") {
+        return serve_functions();
+    }
     let quick = std::env::args().any(|argument| argument == "--quick");
     let only =
         std::env::args().find_map(|argument| argument.strip_prefix("only=").map(str::to_owned));
     let wanted = |case: &str| only.as_ref().is_none_or(|only| case == only);
     let lasts = Duration::from_millis(if quick { 1500 } else { 8000 });
     let runtime = Runtime::new().expect("a runtime can be built");
-    let server = Server::start();
+    let server = Server::start("serve");
+    let functions = Server::start("serve-functions");
     for http2 in [false, true] {
         let protocol = if http2 { "h2c" } else { "http1" };
         for &in_flight in CALLS {
@@ -379,6 +437,36 @@ fn main() {
             for (what, figures) in [("library", &library), ("reqwest", &bare)] {
                 show(format!(
                     "{{\"bench\":\"remote\",\"case\":\"calls\",\"protocol\":\"{protocol}\",\
+                     \"in_flight\":{in_flight},\"with\":\"{what}\",\"calls_per_second\":{:.0},\
+                     \"p50_us\":{:.1},\"p99_us\":{:.1},\"cpu_us\":{:.2}}}",
+                    figures.per_second, figures.median_us, figures.p99_us, figures.cpu_us
+                ));
+            }
+        }
+        for &in_flight in CALLS {
+            if !wanted(&format!("served-{protocol}-{in_flight}")) {
+                continue;
+            }
+            let (mut bare_runs, mut served_runs) = (Vec::new(), Vec::new());
+            for _ in 0..3 {
+                bare_runs.push(served(&runtime, &server, http2, in_flight, lasts));
+                served_runs.push(served(&runtime, &functions, http2, in_flight, lasts));
+            }
+            let (bare, served) = (median(bare_runs), median(served_runs));
+            let ratio = served.per_second / bare.per_second;
+            eprintln!(
+                "{protocol:8} {in_flight:3} in flight: serve answers {:6.1} k calls/s, a bare server {:6.1} \
+                 ({ratio:.2}); p50 {:.0} us of {:.0}; processor {:.1} us of {:.1}",
+                served.per_second / 1e3,
+                bare.per_second / 1e3,
+                served.median_us,
+                bare.median_us,
+                served.cpu_us,
+                bare.cpu_us,
+            );
+            for (what, figures) in [("serve", &served), ("bare", &bare)] {
+                show(format!(
+                    "{{\"bench\":\"remote\",\"case\":\"served\",\"protocol\":\"{protocol}\",\
                      \"in_flight\":{in_flight},\"with\":\"{what}\",\"calls_per_second\":{:.0},\
                      \"p50_us\":{:.1},\"p99_us\":{:.1},\"cpu_us\":{:.2}}}",
                     figures.per_second, figures.median_us, figures.p99_us, figures.cpu_us

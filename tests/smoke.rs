@@ -36,6 +36,7 @@ use generator::Plan;
 use interpreter::{Interpreter, OPERATIONS, STATE, interpret};
 use pipeline::{Break, Failure, Outcome};
 use server::{Answer, Request, Server};
+use timely_statefun::serve::{self, ServedFunctions, ServedOptions};
 use timely_statefun::{Context, Endpoint, Function, FunctionResult, Functions, Typed, TypedValue};
 use timely_statefun_proto::reqreply::from_function::{
     DelayedInvocation, EgressMessage, IncompleteInvocationContext, Invocation, InvocationResponse,
@@ -48,7 +49,7 @@ use tracker::Tracker;
 use verification::Wrong;
 
 fn plan(seed: u64, messages: u64, instances: u64) -> Plan {
-    Plan { seed, messages, instances, depth: 10, embedded: true }
+    Plan { seed, messages, instances, depth: 10, embedded: true, operations: true }
 }
 
 fn runtime() -> &'static Runtime {
@@ -357,7 +358,7 @@ fn run_remote(workers: usize, mistake: Mistake) -> Vec<Result<Option<Outcome>, F
     let server = Elsewhere::start(mistake);
     // What is lost is waited for as long as commands are deep.
     let depth = if mistake == Mistake::Loses { 2 } else { 10 };
-    let plan = Plan { embedded: false, depth, ..plan(5, 1000, 40) };
+    let plan = Plan { embedded: false, operations: false, depth, ..plan(5, 1000, 40) };
     let endpoint = Endpoint::at(server.url());
     run(config(workers), Interpreter::Remote(endpoint), &plan, None)
 }
@@ -368,6 +369,23 @@ fn an_interpreter_that_is_served_elsewhere_counts_exactly() {
         let outcome = exact(run_remote(workers, Mistake::None)).unwrap();
         assert_eq!(outcome.work.crossed > 0, workers > 1);
     }
+}
+
+/// With everything that an interpreter can do: operations are waited for within its calls.
+#[test]
+fn the_interpreter_of_this_program_counts_exactly_where_it_is_served() {
+    let functions = || interpreter::functions(&Interpreter::Embedded, runtime().handle().clone());
+    let options = ServedOptions { threads: 2, ..ServedOptions::default() };
+    let served = ServedFunctions::with(options, functions).unwrap();
+    let serving = serve::Server::new(served).bind("127.0.0.1:0");
+    let serving = runtime().block_on(serving).unwrap();
+    let plan = Plan { embedded: false, ..plan(11, 2000, 40) };
+    for workers in [1, 2] {
+        for endpoint in [Endpoint::at(serving.url()), Endpoint::at(serving.url()).http2(true)] {
+            exact(run(config(workers), Interpreter::Remote(endpoint), &plan, None)).unwrap();
+        }
+    }
+    assert_eq!(runtime().block_on(serving.shutdown()).requests_cut, 0);
 }
 
 #[test]
@@ -503,19 +521,19 @@ fn census(commands: &Commands, kinds: &mut [u64; 6]) -> u64 {
 
 #[test]
 fn commands_are_drawn_by_their_weights_and_no_deeper_than_planned() {
-    for embedded in [true, false] {
-        let plan = Plan { embedded, ..plan(9, 100_000, 1000) };
+    for has_operations in [true, false] {
+        let plan = Plan { operations: has_operations, ..plan(9, 100_000, 1000) };
         let mut kinds = [0; 6];
         let depths = (0..plan.messages).map(|number| {
             let message = plan.message(number);
             assert!((0..1000).contains(&message.target));
             census(&message.commands, &mut kinds)
         });
-        assert_eq!(depths.max(), Some(plan.depth - 1), "{embedded}");
+        assert_eq!(depths.max(), Some(plan.depth - 1), "{has_operations}");
         let [_, sent, delayed, egress, operations, cancelled] = kinds.map(|kind| kind as f64);
         let is_near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 0.1;
         assert!(is_near(sent / delayed, 9.0) && is_near(sent / egress, 30.0), "{kinds:?}");
-        match embedded {
+        match has_operations {
             true => assert!(is_near(sent / operations, 9.0) && is_near(sent / cancelled, 9.0)),
             false => assert_eq!((kinds[4], kinds[5]), (0, 0)),
         }

@@ -14,9 +14,11 @@ pub struct Plan {
     pub instances: u64,
     /// How deep commands may be within commands.
     pub depth: u64,
-    /// Whether there are asynchronous operations and cancellations, which only an embedded
-    /// interpreter can do.
+    /// Whether the interpreter is part of the program.
     pub embedded: bool,
+    /// Whether there are asynchronous operations and cancellations, which StateFun's own interpreters in other
+    /// languages do not know.
+    pub operations: bool,
 }
 
 /// What can be drawn, and how often, in hundredths: as StateFun's generator has it.
@@ -37,7 +39,7 @@ const WEIGHTS: [(Drawn, u64); 7] = [
     (Drawn::SendAfter, 10),
     (Drawn::Nothing, 20),
     (Drawn::SendEgress, 3),
-    // The rest for embedded interpreters only.
+    // The rest for interpreters of this program only.
     (Drawn::AsyncOperation, 10),
     (Drawn::Cancelled, 10),
 ];
@@ -119,7 +121,7 @@ impl Draw<'_> {
     }
 
     fn drawn(&mut self) -> Drawn {
-        let weights = match self.plan.embedded {
+        let weights = match self.plan.operations {
             true => &WEIGHTS[..],
             false => &WEIGHTS[..WEIGHTS_EVERYWHERE],
         };

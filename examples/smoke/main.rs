@@ -8,7 +8,8 @@
 //! commands alone. The program sends them, asks every instance for its count until nothing is
 //! missing any more, and fails where a count is too large, or stays too small, or more was sent than
 //! there was to send. Messages are those of StateFun's own smoke test, byte for byte, so `--remote`
-//! drives its command interpreters, in whatever language, as well.
+//! drives its command interpreters, in whatever language, as well. `--serve` is the other side: it serves the
+//! interpreter of this program to others.
 //!
 //! The order of reading: `commands.rs`, `interpreter.rs`, `generator.rs`, `tracker.rs`,
 //! `verification.rs`, `pipeline.rs`, `protobuf.rs`.
@@ -18,6 +19,7 @@ mod generator;
 mod interpreter;
 mod pipeline;
 mod protobuf;
+mod service;
 mod tracker;
 mod verification;
 
@@ -39,6 +41,13 @@ const INSTANCES: u64 = 1000;
 const DEPTH: u64 = 10;
 const INTERVAL_MS: u64 = 100;
 
+enum Task {
+    /// Sends commands, and checks what comes of them.
+    Run(Box<Arguments>),
+    /// Serves the interpreter at an address.
+    Serve(String),
+}
+
 struct Arguments {
     plan: Plan,
     interpreter: Interpreter,
@@ -50,7 +59,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = match arguments() {
-        Ok(Some(arguments)) => arguments,
+        Ok(Some(Task::Run(arguments))) => *arguments,
+        Ok(Some(Task::Serve(place))) => return service::serve(&place),
         Ok(None) => return ExitCode::SUCCESS,
         Err(wrong) => {
             eprintln!("smoke: {wrong} (--help lists the options)");
@@ -120,7 +130,7 @@ fn resumed(snapshots: &Snapshots<u64>) {
 }
 
 /// The command line; `None` if it asks for help, which was given.
-fn arguments() -> Result<Option<Arguments>, String> {
+fn arguments() -> Result<Option<Task>, String> {
     let mut options = getopts::Options::new();
     let default = |what: &str, default: u64| format!("{what} (default {default})");
     options.optopt("", "seed", &default("what chance begins with", SEED), "N");
@@ -130,6 +140,12 @@ fn arguments() -> Result<Option<Arguments>, String> {
     let remote = "an interpreter that is served elsewhere, such as http://localhost:8000/ \
         (default: one that is part of this program)";
     options.optopt("", "remote", remote, "URL");
+    let operations =
+        "the interpreter that is served elsewhere is one of --serve, which does all there is to do";
+    options.optflag("", "operations", operations);
+    let serve = "serve the interpreter at an address such as 127.0.0.1:0, or as a Unix socket at a path with a \
+        /, until the standard input ends; and nothing else";
+    options.optopt("", "serve", serve, "ADDRESS");
     let snapshots = "take snapshots there, and go on from the last (default: take none)";
     options.optopt("", "snapshots", snapshots, "DIR");
     let interval = default("how long between two snapshots", INTERVAL_MS);
@@ -144,7 +160,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
             With --snapshots it may be killed at any moment and started again, on another number of\n\
             workers as well.\n\n\
             Commands for an interpreter that is served elsewhere have neither asynchronous\n\
-            operations nor cancellations.\n\n\
+            operations nor cancellations, unless --operations says that it can do these.\n\n\
             Usage: smoke [OPTIONS]";
         println!("{}", options.usage(brief).trim_end());
         return Ok(None);
@@ -163,17 +179,22 @@ fn arguments() -> Result<Option<Arguments>, String> {
             number.ok_or_else(|| format!("--{option} \"{text}\" is not {range}"))
         }
     };
+    if let Some(place) = matches.opt_str("serve") {
+        return Ok(Some(Task::Serve(place)));
+    }
     let interpreter = match matches.opt_str("remote") {
         None => Interpreter::Embedded,
         Some(url) => Interpreter::Remote(Endpoint::at(url)),
     };
+    let embedded = interpreter == Interpreter::Embedded;
     let plan = Plan {
         seed: number("seed", SEED, 0, u64::MAX)?,
         messages: number("messages", MESSAGES, 1, u64::MAX)?,
         instances: number("instances", INSTANCES, 1, i32::MAX as u64)?,
         // The bytes of deeper commands would be refused by protobuf's readers.
         depth: number("depth", DEPTH, 1, 30)?,
-        embedded: interpreter == Interpreter::Embedded,
+        embedded,
+        operations: embedded || matches.opt_present("operations"),
     };
     let broken = match matches.opt_str("break").as_deref() {
         None => None,
@@ -194,5 +215,6 @@ fn arguments() -> Result<Option<Arguments>, String> {
     let program = format!("smoke {seed} {messages} {instances} {depth}");
     let policy = SnapshotPolicy::new(program).interval(interval);
     let timely = timely::Config::from_matches(&matches)?;
-    Ok(Some(Arguments { plan, interpreter, broken, snapshots, policy, timely }))
+    let arguments = Arguments { plan, interpreter, broken, snapshots, policy, timely };
+    Ok(Some(Task::Run(Box::new(arguments))))
 }

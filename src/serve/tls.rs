@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -55,7 +55,7 @@ impl ServerTls {
             // A key that OpenSSL encrypted in the old way looks like any other to whoever does not read its head.
             _ if is_encrypted(key) => return Err(Kind::Encrypted.into()),
             Ok(key) => key,
-            Err(tokio_rustls::rustls::pki_types::pem::Error::NoItemsFound) => {
+            Err(pem::Error::NoItemsFound) => {
                 return Err(Kind::NoKey.into());
             }
             // What it says may be a part of the key.
