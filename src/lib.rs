@@ -75,6 +75,9 @@ pub use value::{Named, Value, ValueSpec};
 #[doc = include_str!("../docs/from-statefun.md")]
 pub mod from_statefun {}
 
+#[doc = include_str!("../docs/deploying-functions.md")]
+pub mod deploying_functions {}
+
 #[doc = include_str!("../docs/writing-a-sink.md")]
 pub mod writing_a_sink {}
 

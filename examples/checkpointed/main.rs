@@ -26,7 +26,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pipeline::{Event, Mark, Outcome, Pace};
-use timely_statefun::{RestoreFrom, SnapshotOptions, SnapshotPolicy, SnapshotStore, Snapshots};
+use timely_statefun::{ExecuteOptions, RestoreFrom, SnapshotOptions, SnapshotPolicy};
+use timely_statefun::{SnapshotStore, Snapshots};
 
 const CALLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/calls.txt");
 const WINDOW_SECONDS: u64 = 3600;
@@ -44,6 +45,7 @@ struct Arguments {
     from: RestoreFrom,
     savepoint: Option<String>,
     stop_at: Option<u64>,
+    execute: ExecuteOptions,
     timely: timely::Config,
 }
 
@@ -76,8 +78,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<Vec<Option<Ended>>, String> {
-    let Arguments { input, window, rate, snapshots, interval, from, savepoint, stop_at, timely } =
-        arguments;
+    let Arguments { input, window, rate, snapshots, interval, from, .. } = arguments;
+    let Arguments { savepoint, stop_at, execute, timely, .. } = arguments;
     let runtime = tokio::runtime::Runtime::new().expect("the system lets threads start");
     let handle = runtime.handle().clone();
     let store = SnapshotStore::directory(&snapshots, SnapshotOptions::default());
@@ -88,7 +90,7 @@ fn run(arguments: Arguments) -> Result<Vec<Option<Ended>>, String> {
         line: stop_at.unwrap_or(total as u64 / 2),
         stops: stop_at.is_some(),
     });
-    let workers = timely_statefun::execute(timely, move |worker| {
+    let workers = timely_statefun::execute_with(timely, execute, move |worker| {
         let policy = SnapshotPolicy::new(format!("cascades within {window} s"));
         let policy = policy.interval(interval).restore(from.clone());
         let snapshots = Snapshots::begin(worker, &store, &handle, &policy);
@@ -124,6 +126,8 @@ fn arguments() -> Result<Option<Arguments>, String> {
     let window =
         format!("how long after its end a call leads to others (default {WINDOW_SECONDS})");
     options.optopt("", "window", &window, "SECONDS");
+    let connect_max = "how long processes wait for each other (default 60)";
+    options.optopt("", "connect-max", connect_max, "SECONDS");
     options.optflag("", "help", "print this");
     timely::Config::install_options(&mut options);
     let matches = options.parse(std::env::args().skip(1)).map_err(|wrong| wrong.to_string())?;
@@ -155,6 +159,10 @@ fn arguments() -> Result<Option<Arguments>, String> {
     if stop_at.is_some() && savepoint.is_none() {
         return Err("--stop-at takes a savepoint, whose name --savepoint says".to_owned());
     }
+    let mut execute = ExecuteOptions::default();
+    if let Some(seconds) = number("connect-max")? {
+        execute.connect_max = Duration::from_secs(seconds);
+    }
     Ok(Some(Arguments {
         from: matches.opt_str("from").map_or(RestoreFrom::Newest, RestoreFrom::Savepoint),
         savepoint,
@@ -164,6 +172,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
         rate: number("rate")?.map(|rate| rate.max(1)),
         snapshots,
         interval: number("interval")?.map_or(INTERVAL, Duration::from_millis),
+        execute,
         timely: timely::Config::from_matches(&matches)?,
     }))
 }
