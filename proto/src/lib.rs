@@ -68,3 +68,13 @@ pub mod type_names {
     pub const KINESIS_RECORD: &str =
         "type.googleapis.com/io.statefun.sdk.egress.KinesisEgressRecord";
 }
+
+/// Names under which functions are called over gRPC.
+///
+/// Stateful Functions has no such service: it is this library's own, and its messages are theirs. See
+/// `proto/sdk/service.proto`.
+pub mod service_names {
+    /// The path of the only method. It takes a [`ToFunction`](crate::reqreply::ToFunction), and its answer is a
+    /// [`FromFunction`](crate::reqreply::FromFunction).
+    pub const INVOKE_PATH: &str = "/io.statefun.sdk.reqreply.RequestReply/Invoke";
+}

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use protox::prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
-use timely_statefun_proto::type_names;
+use timely_statefun_proto::{service_names, type_names};
 
 const FILES: &[&str] = &[
     "sdk/request-reply.proto",
+    "sdk/service.proto",
     "types/types.proto",
     "io/kafka-egress.proto",
     "io/kinesis-egress.proto",
@@ -131,4 +132,18 @@ fn the_names_of_egress_records_are_those_of_their_messages() {
         let message = name.strip_prefix("type.googleapis.com/").unwrap();
         assert!(pool.get_message_by_name(message).is_some(), "{name}");
     }
+}
+
+#[test]
+fn the_service_has_one_method_of_the_two_messages() {
+    let protos = protox::compile(FILES, [crate_root().join("proto")]).unwrap();
+    let pool = DescriptorPool::from_file_descriptor_set(protos).unwrap();
+    let methods: Vec<_> =
+        pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
+    let [invoke] = &methods[..] else { panic!("{methods:?}") };
+    let path = format!("/{}/{}", invoke.parent_service().full_name(), invoke.name());
+    assert_eq!(path, service_names::INVOKE_PATH);
+    let (input, output) = (invoke.input(), invoke.output());
+    assert_eq!((input.name(), output.name()), ("ToFunction", "FromFunction"));
+    assert!(!invoke.is_client_streaming() && !invoke.is_server_streaming());
 }
