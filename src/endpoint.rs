@@ -110,6 +110,7 @@ pub(crate) struct Options {
     pub(crate) states_max: usize,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) http2: bool,
+    pub(crate) grpc: bool,
     pub(crate) on_failure: OnFailure,
     pub(crate) detached: bool,
     #[cfg(feature = "tls")]
@@ -166,6 +167,7 @@ impl Endpoint {
             states_max: 1000,
             headers: Vec::new(),
             http2: false,
+            grpc: false,
             on_failure: OnFailure::Stop,
             detached: false,
             #[cfg(feature = "tls")]
@@ -251,6 +253,35 @@ impl Endpoint {
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Calls over gRPC: with the same two messages as over HTTP, as `RequestReply.Invoke` in the `.proto` files of
+    /// `timely-statefun-proto` has it, of which a server in any language can be made.
+    ///
+    /// Everything that an endpoint can be told holds: limits, timeouts, attempts, Unix sockets. The path is gRPC's own,
+    /// so the URL only says who is asked: one that has a path or a query is not valid, such as
+    /// `http://localhost:8000/{function.name}`. Whom a request is for stands in it, and `{function.name}` may still be
+    /// in the name of a host or of a socket. HTTP/2 is spoken from the beginning, whatever [`http2`](Self::http2)
+    /// says. Servers are told how much is left of the [call timeout](Self::call_timeout) (`grpc-timeout`), and
+    /// [headers](Self::header) are metadata: names that begin with `grpc-` are gRPC's, and the values of those that
+    /// end with `-bin` must be base64.
+    ///
+    /// A status that is not OK counts as [`CallError::may_pass`] says. What UNAVAILABLE and RESOURCE_EXHAUSTED ask for
+    /// (`grpc-retry-pushback-ms`) is given as `Retry-After` is. A server that answers without gRPC, say a proxy with an
+    /// error, is understood as over HTTP. In tests that answer in the place of the
+    /// network (`testing`), requests and answers are those of HTTP.
+    ///
+    /// ```
+    /// use timely_statefun::Endpoint;
+    ///
+    /// let greeter = Endpoint::at("http://localhost:8000").grpc();
+    /// # let _ = greeter;
+    /// ```
+    #[cfg(feature = "grpc")]
+    #[must_use]
+    pub fn grpc(mut self) -> Self {
+        self.options.grpc = true;
         self
     }
 
@@ -406,6 +437,7 @@ impl fmt::Debug for Endpoint {
             .field("states_max", &options.states_max)
             .field("headers", &headers)
             .field("http2", &options.http2)
+            .field("grpc", &options.grpc)
             .field("on_failure", &options.on_failure)
             .field("detached", &options.detached)
             .finish_non_exhaustive()

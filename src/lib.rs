@@ -20,6 +20,8 @@ mod function;
 mod functions;
 #[cfg(test)]
 mod fuzz;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod message;
 mod messages;
 mod placement;

@@ -179,7 +179,7 @@ fn operators_and_proto_know_neither_each_other_nor_the_library() {
 fn only_the_built_in_types_and_remote_functions_know_the_wire() {
     // Whoever answers remote functions in a test speaks with them.
     let tests = "src/testing/";
-    let words = ["src/value.rs", "src/typed.rs", "src/formats.rs"];
+    let words = ["src/value.rs", "src/typed.rs", "src/formats.rs", "src/grpc.rs"];
     let doors = [&words[..], &["src/remote/", "src/serve/", tests]].concat();
     let behind = |source: &Source| doors.iter().any(|door| source.path.starts_with(door));
     let (inside, outside): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(behind);
@@ -188,6 +188,12 @@ fn only_the_built_in_types_and_remote_functions_know_the_wire() {
     assert!(!named(&inside, &["timely_statefun_proto"]).is_empty(), "is it elsewhere?");
     only_in("src/remote/", &["src"], &["reqwest"]);
     only_in("src/remote/tls.rs", &["src/remote"], &["std::fs", "pkcs8", "rustls_native_certs"]);
+    let doors = ["src/grpc.rs", "src/remote/grpc.rs", "src/serve/grpc.rs"];
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        sources(&["src"]).into_iter().partition(|source| doors.contains(&&*source.path));
+    let found = named(&outside, &["tonic"]);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(!named(&inside, &["tonic"]).is_empty(), "is it elsewhere?");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use timely_statefun::serve::{Answer, HttpService, Refusal, RequestReply};
+use timely_statefun::serve::{Answer, HttpService, Refusal, RequestReply, ResponseBody};
 use tokio::runtime::Runtime;
 use tower_service::Service;
 
@@ -107,7 +107,7 @@ fn said(
 ) -> Said {
     let mut service = service.clone();
     let (head, body) = runtime().block_on(async {
-        let response: Result<Response<Full<Bytes>>, Infallible> = service.call(request).await;
+        let response: Result<Response<ResponseBody>, Infallible> = service.call(request).await;
         let (head, body) = response.unwrap().into_parts();
         (head, body.collect().await.unwrap().to_bytes())
     });

@@ -21,6 +21,9 @@ pub(super) enum Stage {
     Writing,
     /// The last piece was taken.
     Written,
+    /// Some of the answer has come.
+    #[cfg(feature = "grpc")]
+    Reading,
 }
 
 /// Tells how far a request is, and since when.
@@ -28,6 +31,17 @@ pub(super) enum Stage {
 pub(super) struct Progress(Arc<Mutex<(Stage, Instant)>>);
 
 impl Progress {
+    /// Of a request that has not begun.
+    pub(super) fn new() -> Self {
+        Progress(Arc::new(Mutex::new((Stage::Connecting, Instant::now()))))
+    }
+
+    /// Some of the answer has come.
+    #[cfg(feature = "grpc")]
+    pub(super) fn answered(&self) {
+        self.note(Stage::Reading);
+    }
+
     pub(super) fn look(&self) -> (Stage, Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -44,13 +58,9 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub(super) fn new(bytes: Bytes) -> Self {
-        let progress = Progress(Arc::new(Mutex::new((Stage::Connecting, Instant::now()))));
+    /// A body that tells how far it is.
+    pub(super) fn telling(bytes: Bytes, progress: Progress) -> Self {
         Pieces { rest: bytes, progress }
-    }
-
-    pub(super) fn progress(&self) -> Progress {
-        self.progress.clone()
     }
 
     /// All of it at once.

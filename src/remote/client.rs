@@ -1,5 +1,6 @@
-//! Calls over HTTP: one request, tried until it is answered or its time is up.
+//! Calls over HTTP or gRPC: one request, tried until it is answered or its time is up.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use reqwest::header::{
 use timely_statefun_proto::Bytes;
 use tokio::time::{self, Instant, timeout};
 
-use super::body::{Pieces, Stage};
+use super::body::{Pieces, Progress, Stage};
+#[cfg(feature = "grpc")]
+use super::grpc::{self, Exchange, Missing};
 use super::place::{Place, Places};
 use super::timer::Timer;
 use super::transport::{self, Secure, Transport};
@@ -83,6 +86,9 @@ pub(super) struct Client {
     endpoint: Options,
     headers: HeaderMap,
     retry: Retry,
+    /// Whether requests go over gRPC.
+    #[cfg(feature = "grpc")]
+    grpc: bool,
 }
 
 impl Client {
@@ -93,6 +99,11 @@ impl Client {
         let endpoint = &*endpoint.options;
         endpoint.check()?;
         let places = Places::new(&endpoint.url)?;
+        #[cfg(feature = "grpc")]
+        let places = match endpoint.grpc {
+            true => places.at_path(crate::grpc::INVOKE_PATH)?,
+            false => places,
+        };
         let place = places.place("name")?;
         place.check(cfg!(feature = "tls"))?;
         let secure = Secure::new(endpoint, &place)?;
@@ -103,12 +114,25 @@ impl Client {
             .first(endpoint.retry_first)
             .longest(endpoint.retry_longest_or_default());
         let headers = headers(endpoint)?;
-        Ok(Client { places, transport, secure, endpoint: endpoint.clone(), headers, retry })
+        Ok(Client {
+            places,
+            transport,
+            secure,
+            endpoint: endpoint.clone(),
+            headers,
+            retry,
+            #[cfg(feature = "grpc")]
+            grpc: endpoint.grpc,
+        })
     }
 
-    /// Has somebody else than the network answer.
+    /// Has somebody else than the network answer, who is asked and answers as over HTTP.
     #[cfg(feature = "testing")]
     pub(super) fn answered_by(&mut self, answers: Arc<dyn super::Answers>) {
+        #[cfg(feature = "grpc")]
+        {
+            self.grpc = false;
+        }
         self.transport = Some(Transport::Given(answers));
     }
 
@@ -192,16 +216,14 @@ impl Client {
         route: &Route,
         body: Bytes,
     ) -> Result<CallAnswer, Attempt> {
+        #[cfg(feature = "grpc")]
+        if self.grpc {
+            let answer = self.invoke(timer, route, body).await?;
+            return Ok(self.read(answer)?);
+        }
         let mut answer = self.send(timer, route, body).await?;
-        let status = answer.status();
-        if !status.is_success() {
-            let wait = matches!(status.as_u16(), 429 | 503)
-                .then(|| seconds(answer.headers().get(RETRY_AFTER)))
-                .flatten();
-            let remark = self.remark(timer, answer).await;
-            let error =
-                CallError::of_status(status.as_u16(), format!("the answer is {status}{remark}"));
-            return Err(Attempt { error, wait });
+        if !answer.status().is_success() {
+            return Err(self.refused(timer, answer).await);
         }
         let nonsense = |what: String| Attempt::from(CallError::meaningless(what));
         let found = |name| {
@@ -232,8 +254,49 @@ impl Client {
             }
             bytes.extend_from_slice(&chunk);
         }
-        wire::answer(bytes.into(), self.endpoint.effects_max)
-            .map_err(|what| nonsense(format!("the answer means nothing: {}", brief(&what))))
+        Ok(self.read(bytes.into())?)
+    }
+
+    /// What an answer says.
+    fn read(&self, answer: Bytes) -> Result<CallAnswer, CallError> {
+        wire::answer(answer, self.endpoint.effects_max).map_err(|what| {
+            CallError::meaningless(format!("the answer means nothing: {}", brief(&what)))
+        })
+    }
+
+    /// What an answer says that is an error.
+    async fn refused(&self, timer: &mut Timer<'_>, answer: Response) -> Attempt {
+        let status = answer.status();
+        let wait = matches!(status.as_u16(), 429 | 503)
+            .then(|| seconds(answer.headers().get(RETRY_AFTER)))
+            .flatten();
+        let remark = self.remark(timer, answer).await;
+        let text = format!("the answer is {status}{remark}");
+        Attempt { error: CallError::of_status(status.as_u16(), text), wait }
+    }
+
+    /// Sends a request over gRPC, and waits for all of its answer.
+    #[cfg(feature = "grpc")]
+    async fn invoke(
+        &self,
+        timer: &mut Timer<'_>,
+        route: &Route,
+        body: Bytes,
+    ) -> Result<Bytes, Attempt> {
+        let progress = Progress::new();
+        let exchange = Exchange {
+            transport: &route.transport,
+            place: &route.place,
+            headers: &self.headers,
+            bytes_max: self.endpoint.response_bytes_max,
+            left: timer.left(),
+            progress: &progress,
+        };
+        match self.in_time(timer, &progress, grpc::invoke(&exchange, body)).await? {
+            Ok(answer) => Ok(answer),
+            Err(Missing::Error(error, wait)) => Err(Attempt { error, wait }),
+            Err(Missing::Other(answer)) => Err(self.refused(timer, answer).await),
+        }
     }
 
     /// Sends a request and waits for the answer to begin.
@@ -243,12 +306,23 @@ impl Client {
         route: &Route,
         body: Bytes,
     ) -> Result<Response, CallError> {
-        let body = Pieces::new(body);
-        let progress = body.progress();
+        let progress = Progress::new();
+        let body = Pieces::telling(body, progress.clone());
+        let sent = route.transport.post(&route.place, &self.headers, body);
+        self.in_time(timer, &progress, sent).await?
+    }
+
+    /// What becomes of a request that makes progress.
+    async fn in_time<T>(
+        &self,
+        timer: &mut Timer<'_>,
+        progress: &Progress,
+        step: impl Future<Output = T>,
+    ) -> Result<T, CallError> {
         let write = self.endpoint.write_timeout_or_default();
         let read = self.endpoint.read_timeout_or_default();
         let shorter = write.min(read);
-        let mut sent = std::pin::pin!(route.transport.post(&route.place, &self.headers, body));
+        let mut step = std::pin::pin!(step);
         loop {
             let (stage, since) = progress.look();
             let limit = match stage {
@@ -256,17 +330,21 @@ impl Client {
                 Stage::Connecting => None,
                 Stage::Writing => Some(write),
                 Stage::Written => Some(read),
+                #[cfg(feature = "grpc")]
+                Stage::Reading => Some(read),
             };
             let left = limit.map(|limit| limit.saturating_sub(since.elapsed()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(CallError::stalled(match stage {
                     Stage::Written => format!("there was no answer for {read:?}"),
+                    #[cfg(feature = "grpc")]
+                    Stage::Reading => format!("the answer made no progress for {read:?}"),
                     _ => format!("the request made no progress for {write:?}"),
                 }));
             }
             let left = left.unwrap_or(shorter).min(shorter);
-            match timer.within(left, sent.as_mut()).await {
-                Some(answer) => return answer,
+            match timer.within(left, step.as_mut()).await {
+                Some(outcome) => return Ok(outcome),
                 None if timer.is_over() => {
                     return Err(CallError::stalled("its time is up".to_owned()));
                 }
@@ -325,12 +403,17 @@ fn headers(endpoint: &Options) -> Result<HeaderMap, String> {
                 &"it says what is sent and how, which is not for others to decide",
             ));
         }
+        if endpoint.grpc && name.as_str().starts_with("grpc-") {
+            return Err(invalid(&"gRPC has such names for itself"));
+        }
         let mut value = HeaderValue::try_from(value).map_err(|error| invalid(&error))?;
         value.set_sensitive(true);
         headers.append(name, value);
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCTETS));
-    headers.insert(ACCEPT, HeaderValue::from_static(OCTETS));
+    if !endpoint.grpc {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCTETS));
+        headers.insert(ACCEPT, HeaderValue::from_static(OCTETS));
+    }
     headers.entry(USER_AGENT).or_insert(HeaderValue::from_static("statefun"));
     Ok(headers)
 }

@@ -1,4 +1,4 @@
-//! Remote functions over HTTP: requests out, answers back.
+//! Remote functions over HTTP and gRPC: requests out, answers back.
 //!
 //! This room knows the network, the runtime and the wire. It decides nothing about functions: what to
 //! ask, and what an answer does, is the dispatcher's affair.
@@ -6,6 +6,8 @@
 mod body;
 mod client;
 pub(crate) mod elements;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod place;
 mod request;
 mod timer;

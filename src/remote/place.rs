@@ -75,6 +75,24 @@ impl Places {
         Ok(places)
     }
 
+    /// The same places, of which each is asked for one path.
+    ///
+    /// # Errors
+    ///
+    /// If the URL has another.
+    #[cfg(feature = "grpc")]
+    pub(super) fn at_path(self, path: &'static str) -> Result<Self, String> {
+        let Place { url, .. } = self.place("name")?;
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(
+                "it has a path or a query, and gRPC has a path of its own: it may only say who is asked"
+                    .to_owned(),
+            );
+        }
+        let url = self.url.trim_end_matches('/');
+        Ok(Places { url: format!("{url}{path}"), ..self })
+    }
+
     /// Whether each function has a socket of its own.
     pub(super) fn have_sockets_of_their_own(&self) -> bool {
         self.socket.as_ref().is_some_and(|socket| socket.contains(NAME))

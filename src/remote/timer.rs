@@ -22,6 +22,12 @@ impl<'a> Timer<'a> {
         Timer { sleep, ends }
     }
 
+    /// How much of the call's time is left.
+    #[cfg(feature = "grpc")]
+    pub(super) fn left(&self) -> Duration {
+        self.ends.saturating_duration_since(Instant::now())
+    }
+
     /// Whether the whole call is over.
     pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.ends

@@ -126,7 +126,7 @@ impl Transport {
             .pool_idle_timeout(endpoint.connection_idle)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
-        if endpoint.http2 {
+        if endpoint.http2 || endpoint.grpc {
             // All calls go over one connection. If nobody is at its other end any more, nothing else
             // says so.
             http = http

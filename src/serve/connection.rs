@@ -7,10 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,6 +20,7 @@ use tower_service::Service;
 
 use super::activity::{Activity, Due, Patience};
 use super::health::Health;
+use super::response::ResponseBody;
 use super::service::{HttpService, Incomplete};
 #[cfg(feature = "tls")]
 use super::tls::Handshake;
@@ -61,7 +60,7 @@ async fn answer(
     common: &Common,
     activity: &Arc<Activity>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, NobodyThere> {
+) -> Result<Response<ResponseBody>, NobodyThere> {
     let _under_way = activity.begin();
     let http1 = request.version() < Version::HTTP_2;
     if let Some(response) = common.health.answer(&request) {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 
+use super::response::ResponseBody;
 use super::service::text;
 
 /// Says at a path, if there is one, whether a server is there for requests.
@@ -28,7 +27,7 @@ impl Health {
     }
 
     /// The answer to whoever asks for it.
-    pub(super) fn answer<B>(&self, request: &Request<B>) -> Option<Response<Full<Bytes>>> {
+    pub(super) fn answer<B>(&self, request: &Request<B>) -> Option<Response<ResponseBody>> {
         let asks = matches!(*request.method(), Method::GET | Method::HEAD);
         if !asks || self.path.as_deref() != Some(request.uri().path()) {
             return None;

@@ -61,9 +61,12 @@ mod body;
 mod connection;
 mod error;
 mod functions;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod health;
 mod queue;
 mod refusal;
+mod response;
 mod server;
 mod service;
 mod thread;
@@ -84,6 +87,7 @@ pub use accept::Ended;
 pub use error::ServeError;
 pub use functions::{ServedFunctions, ServedOptions};
 pub use refusal::Refusal;
+pub use response::ResponseBody;
 pub use server::{Server, Serving};
 pub use service::{HttpService, Responding};
 #[cfg(feature = "tls")]

@@ -2,12 +2,12 @@
 
 /// Why a request is not answered with effects.
 ///
-/// | refusal | status | as the SDKs |
-/// |---|---|---|
-/// | [`Malformed`](Self::Malformed) | 400 | Go where the body is empty; 500 otherwise, and with the others |
-/// | [`Unknown`](Self::Unknown) | 500 | all |
-/// | [`Failed`](Self::Failed) | 500 | all |
-/// | [`Unavailable`](Self::Unavailable) | 503 | |
+/// | refusal | status | as the SDKs | over gRPC |
+/// |---|---|---|---|
+/// | [`Malformed`](Self::Malformed) | 400 | Go where the body is empty; 500 otherwise, and with the others | INVALID_ARGUMENT |
+/// | [`Unknown`](Self::Unknown) | 500 | all | NOT_FOUND |
+/// | [`Failed`](Self::Failed) | 500 | all | UNKNOWN |
+/// | [`Unavailable`](Self::Unavailable) | 503 | | UNAVAILABLE |
 ///
 /// The [default](crate::CallError::may_pass) of this library's endpoints is to try again after all of them but the
 /// first.

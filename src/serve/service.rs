@@ -18,10 +18,12 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::Full;
 use tower_service::Service;
 
 use super::body::{BodyLimits, Lacking, whole};
+#[cfg(feature = "grpc")]
+use super::grpc;
+use super::response::ResponseBody;
 use super::{Refusal, RequestReply};
 use crate::dispatch::panic_message;
 
@@ -45,6 +47,22 @@ const SAID_BYTES: usize = 1024;
 /// | a content type that is not exactly `application/octet-stream`, or none; a content encoding | 415 |
 /// | a [`Refusal`] | [`Refusal::status`]; 503 with `Retry-After: 1` |
 /// | answering it panics | 500 |
+///
+/// With the feature `grpc`, requests over HTTP/2 of the content type `application/grpc`, or `application/grpc+proto`,
+/// are answered over gRPC, as `RequestReply.Invoke` in the `.proto` files of `timely-statefun-proto` has it. gRPC
+/// has a path of its own, `/io.statefun.sdk.reqreply.RequestReply/Invoke`, at which the service must then be mounted, as
+/// it is in a [`Server`](super::Server).
+///
+/// | request over gRPC | status |
+/// |---|---|
+/// | it is answered | OK |
+/// | its message is empty; `grpc-timeout` is malformed | INVALID_ARGUMENT |
+/// | its message does not come in time, or is not answered within `grpc-timeout` | DEADLINE_EXCEEDED |
+/// | its message is too large | OUT_OF_RANGE, as servers made with tonic say |
+/// | its frame is malformed, or there are several | INTERNAL |
+/// | it is compressed, or for another path | UNIMPLEMENTED |
+/// | a [`Refusal`] | INVALID_ARGUMENT, NOT_FOUND, UNKNOWN, UNAVAILABLE, [in that order](Refusal) |
+/// | answering it panics | INTERNAL |
 ///
 /// An error is one line of text. Where a body was not read to its end, the connection is not used again
 /// (`Connection: close`, with HTTP/1.1). What is wrong with a request's head is said before its body is asked for, also
@@ -129,14 +147,14 @@ impl fmt::Debug for HttpService {
 
 /// The response to a request that is on its way.
 pub type Responding =
-    Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>;
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
 
 impl<B> Service<Request<B>> for HttpService
 where
     B: Body + Send + 'static,
     B::Data: Send,
 {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
     type Future = Responding;
 
@@ -158,7 +176,7 @@ async fn respond<B: Body>(
     functions: &dyn RequestReply,
     request: Request<B>,
     limits: &BodyLimits,
-) -> Response<Full<Bytes>> {
+) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
     let http1 = head.version < Version::HTTP_2;
     // A response that comes before the end of the body leaves the rest of it in the way of the next request.
@@ -168,13 +186,17 @@ async fn respond<B: Body>(
         }
         response
     };
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced = announced.and_then(|value| value.parse().ok()).unwrap_or(0);
+    let announced = body.size_hint().lower().max(announced);
+    #[cfg(feature = "grpc")]
+    if grpc::is_request(&head) {
+        return grpc::respond(functions, head, body, announced, limits).await;
+    }
     let complete = body.is_end_stream();
     if let Some(refused) = refused(&head.method, &head.headers) {
         return if complete { refused } else { close(refused) };
     }
-    let announced = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let announced = announced.and_then(|value| value.parse().ok()).unwrap_or(0);
-    let announced = body.size_hint().lower().max(announced);
     match whole(body, announced, limits).await {
         Ok(request) if request.is_empty() => text(StatusCode::BAD_REQUEST, "the body is empty"),
         Ok(request) => answered(functions, request).await,
@@ -195,7 +217,7 @@ async fn respond<B: Body>(
 }
 
 /// The response to a request whose body nobody here would understand.
-fn refused(method: &Method, headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
+fn refused(method: &Method, headers: &HeaderMap) -> Option<Response<ResponseBody>> {
     if method != Method::POST {
         let what = format!("the method is {}, not POST", method.as_str());
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &what);
@@ -219,20 +241,15 @@ fn refused(method: &Method, headers: &HeaderMap) -> Option<Response<Full<Bytes>>
     None
 }
 
-async fn answered(functions: &dyn RequestReply, request: Bytes) -> Response<Full<Bytes>> {
+async fn answered(functions: &dyn RequestReply, request: Bytes) -> Response<ResponseBody> {
     let refusal = match unless_it_panics(functions, request).await {
         Ok(Ok(answer)) => {
-            let mut response = Response::new(Full::new(answer));
+            let mut response = Response::new(ResponseBody::from(answer));
             complete(&mut response, OCTETS);
             return response;
         }
         Ok(Err(refusal)) => refusal,
-        Err(panic) => {
-            // What it says may be meant for nobody outside.
-            let message = panic_message(&*panic);
-            tracing::error!(message, "answering a request panicked");
-            Refusal::Failed("answering the request panicked".to_owned())
-        }
+        Err(panic) => panicked(&*panic),
     };
     let status = StatusCode::from_u16(refusal.status()).expect("a refusal's status is one");
     tracing::debug!(status = status.as_u16(), %refusal, "a request is refused");
@@ -243,8 +260,16 @@ async fn answered(functions: &dyn RequestReply, request: Bytes) -> Response<Full
     response
 }
 
+/// What is said of a panic.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Refusal {
+    // What it says may be meant for nobody outside.
+    let message = panic_message(panic);
+    tracing::error!(message, "answering a request panicked");
+    Refusal::Failed("answering the request panicked".to_owned())
+}
+
 /// What somebody answers, or what they panic with.
-async fn unless_it_panics(
+pub(super) async fn unless_it_panics(
     functions: &dyn RequestReply,
     request: Bytes,
 ) -> Result<Result<Bytes, Refusal>, Box<dyn Any + Send>> {
@@ -260,20 +285,25 @@ async fn unless_it_panics(
     .await
 }
 
-/// A response that says something in one line.
-pub(super) fn text(status: StatusCode, what: &str) -> Response<Full<Bytes>> {
+/// What is said, on one line that is not longer than anybody wants to read.
+pub(super) fn line(what: &str) -> String {
     let line: String = what.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let end = line.char_indices().map(|(at, c)| at + c.len_utf8());
     let end = end.take_while(|end| *end <= SAID_BYTES).last().unwrap_or(0);
     let more = if end < line.len() { "…" } else { "" };
-    let mut response = Response::new(Full::from(format!("{}{more}\n", &line[..end])));
+    format!("{}{more}", &line[..end])
+}
+
+/// A response that says something in one line.
+pub(super) fn text(status: StatusCode, what: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::from(format!("{}\n", line(what))));
     *response.status_mut() = status;
     complete(&mut response, "text/plain; charset=utf-8");
     response
 }
 
 /// Says what a response is and how long, also where nobody else would.
-fn complete(response: &mut Response<Full<Bytes>>, content_type: &'static str) {
+fn complete(response: &mut Response<ResponseBody>, content_type: &'static str) {
     let length = response.body().size_hint().exact().expect("it is whole");
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
