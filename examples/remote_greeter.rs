@@ -1,5 +1,5 @@
 //! Greets people with functions that are part of the program, and with the same functions served elsewhere: over
-//! TCP, over HTTP/2, and over a Unix socket. What comes out, and what is kept in the end, is the same.
+//! TCP, over a Unix socket, and over gRPC. What comes out, and what is kept in the end, is the same.
 //!
 //! `cargo run --release --example remote_greeter`, or `-- -w 2` for two workers
 
@@ -120,7 +120,7 @@ fn main() {
     let ways = [
         ("over TCP", Endpoint::at(serving.url())),
         ("over a Unix socket", Endpoint::at(format!("{}/", beside.url()))),
-        ("over HTTP/2", Endpoint::at(serving.url()).http2(true)),
+        ("over gRPC", Endpoint::at(serving.url()).grpc()),
     ];
     let runtime_of_calls = runtime.handle().clone();
     for (way, endpoint) in ways {

@@ -381,7 +381,7 @@ fn the_interpreter_of_this_program_counts_exactly_where_it_is_served() {
     let serving = runtime().block_on(serving).unwrap();
     let plan = Plan { embedded: false, ..plan(11, 2000, 40) };
     for workers in [1, 2] {
-        for endpoint in [Endpoint::at(serving.url()), Endpoint::at(serving.url()).http2(true)] {
+        for endpoint in [Endpoint::at(serving.url()), Endpoint::at(serving.url()).grpc()] {
             exact(run(config(workers), Interpreter::Remote(endpoint), &plan, None)).unwrap();
         }
     }

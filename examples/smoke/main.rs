@@ -182,9 +182,11 @@ fn arguments() -> Result<Option<Task>, String> {
     if let Some(place) = matches.opt_str("serve") {
         return Ok(Some(Task::Serve(place)));
     }
-    let interpreter = match matches.opt_str("remote") {
-        None => Interpreter::Embedded,
-        Some(url) => Interpreter::Remote(Endpoint::at(url)),
+    let interpreter = match (matches.opt_str("remote"), matches.opt_present("grpc")) {
+        (None, true) => return Err("--grpc is for an interpreter that is --remote".to_owned()),
+        (None, false) => Interpreter::Embedded,
+        (Some(url), false) => Interpreter::Remote(Endpoint::at(url)),
+        (Some(url), true) => Interpreter::Remote(Endpoint::at(url).grpc()),
     };
     let embedded = interpreter == Interpreter::Embedded;
     let plan = Plan {
