@@ -431,6 +431,8 @@ fn a_server_that_asks_to_be_left_alone_is_waited_for() {
     assert!(began.elapsed() >= Duration::from_millis(300));
 }
 
+/// What somebody says each time.
+type Saying = Box<dyn Fn() -> Say + Send + Sync>;
 #[test]
 fn whoever_is_no_server_of_grpc_is_said_to_be_none() {
     type Check = fn(&CallError) -> bool;
@@ -448,7 +450,7 @@ fn whoever_is_no_server_of_grpc_is_said_to_be_none() {
         head.header("grpc-encoding", "gzip").body(()).unwrap()
     };
     let zero = || Some(fields(&[("grpc-status", "0")]));
-    let cases: Vec<(&str, Check, Box<dyn Fn() -> Say + Send + Sync>)> = vec![
+    let cases: Vec<(&str, Check, Saying)> = vec![
         ("compressed", meaningless, Box::new(move || ok(&compressed))),
         ("compression", meaningless, Box::new(|| ok(b"garbage, and more of it"))),
         ("more behind", meaningless, Box::new(move || ok(&two))),

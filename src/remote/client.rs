@@ -295,7 +295,7 @@ impl Client {
         match self.in_time(timer, &progress, grpc::invoke(&exchange, body)).await? {
             Ok(answer) => Ok(answer),
             Err(Missing::Error(error, wait)) => Err(Attempt { error, wait }),
-            Err(Missing::Other(answer)) => Err(self.refused(timer, answer).await),
+            Err(Missing::Other(answer)) => Err(self.refused(timer, *answer).await),
         }
     }
 

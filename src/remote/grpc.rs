@@ -51,7 +51,7 @@ pub(super) enum Missing {
     /// It went wrong, and the server asks to be left alone for so long.
     Error(CallError, Option<Duration>),
     /// Somebody answered who does not speak gRPC, with a status of HTTP that is no success.
-    Other(Response),
+    Other(Box<Response>),
 }
 
 /// Sends a request, and waits for all of its answer.
@@ -216,7 +216,7 @@ async fn carry(
     heard.lock().note(response.headers_mut());
     if heard.lock().said_ok.is_none() {
         if !response.status().is_success() {
-            heard.lock().failed = Some(Missing::Other(response));
+            heard.lock().failed = Some(Missing::Other(Box::new(response)));
             return Err(Failed);
         }
         let found = response.headers().get(CONTENT_TYPE).map(|found| found.as_bytes());
