@@ -89,7 +89,7 @@ impl CallError {
     }
 
     /// Nobody was reached: a name that is unknown, a connection that is refused or takes too long, a socket that is
-    /// not there.
+    /// not there, a server that cannot be trusted (TLS).
     pub fn is_connect(&self) -> bool {
         self.kind == Kind::Connect
     }

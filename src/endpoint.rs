@@ -63,10 +63,10 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// A URL that begins with `https://` is called with TLS, for which there is the feature `tls`; without it, such a
 /// URL is not valid. The server shows a certificate for the host that the URL names, which one of the trusted
 /// roots signed, or it is [not reached](CallError::is_connect), and called again: certificates are replaced while
-/// programs run. So it is if it does not take the client's certificate, or wants one where there is none. Where TLS
+/// programs run. So it is if it wants a certificate of the client where there is none, or does not take the one it
+/// was shown; the latter can come so late (TLS 1.3) that the connection [was lost](CallError::is_lost). Where TLS
 /// is spoken to a server that has none, nobody is reached either. Where it is the other way round, what
-/// answers does not speak HTTP: the connection [was lost](CallError::is_lost), as with anything else that
-/// answers so.
+/// answers does not speak HTTP: the connection was lost, as with anything else that answers so.
 ///
 /// ```
 /// use std::time::Duration;

@@ -32,7 +32,8 @@ fn url(socket: &Path, path: &str) -> String {
 }
 
 fn quick(url: &str) -> Endpoint {
-    Endpoint::at(url).retry_first(MILLI).retry_longest(20 * MILLI)
+    let endpoint = Endpoint::at(url).call_timeout(Duration::from_secs(20));
+    endpoint.retry_first(MILLI).retry_longest(20 * MILLI)
 }
 
 fn greeters(listener: Listener) -> Served {
@@ -61,7 +62,7 @@ fn what_functions_do_is_the_same_over_tcp_and_over_a_socket() {
         .map(|at| greet(at / 10, ["ann", "bob", "eve", "joe", "zoe"][random.below(5) as usize]))
         .collect();
     let run = |url: &str, http2| {
-        let endpoint = Endpoint::at(url).http2(http2).in_flight_max(3);
+        let endpoint = quick(url).http2(http2).in_flight_max(3);
         let ran = run_on(2, move || remote(endpoint.clone()), messages.clone());
         assert!(ran.letters.is_empty() && ran.stopped.is_none(), "{ran:?}");
         assert_eq!(ran.greetings.len(), 500);
@@ -90,7 +91,7 @@ fn a_server_is_asked_for_the_path_after_its_socket_with_all_headers() {
     });
     for (http2, version) in [(false, "HTTP/1.1"), (true, "HTTP/2.0")] {
         let socket = directory.at("my%20functions.sock");
-        let endpoint = Endpoint::at(url(&socket, "/a/{function.name}?code=s3cret"));
+        let endpoint = quick(&url(&socket, "/a/{function.name}?code=s3cret"));
         let endpoint = endpoint.http2(http2).header("x-tenant", "north");
         let ran = run_on(1, move || remote(endpoint.clone()), visits(1));
         assert_eq!(ran.greetings, [(0, "x 1".to_owned())]);
@@ -210,7 +211,7 @@ fn connections_are_kept_as_long_as_the_endpoint_says() {
         let socket = directory.at("f.sock");
         // It is asked for a state first, which is one more call.
         let served = greeters(Listener::unix(&socket));
-        let endpoint = Endpoint::at(url(&socket, "/")).connections_idle_max(idle_max);
+        let endpoint = quick(&url(&socket, "/")).connections_idle_max(idle_max);
         let ran = run_on(1, move || remote(endpoint.clone()), visits(9));
         assert_eq!(ran.greetings.len(), 9);
         assert_eq!(served.connections.load(SeqCst), connections);
