@@ -334,6 +334,11 @@ impl Endpoint {
 }
 
 impl Options {
+    /// Whether HTTP/2 is spoken, from the beginning.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.http2 || self.grpc
+    }
+
     /// Whether there is another attempt after an error.
     pub(crate) fn retries(&self, error: &CallError) -> bool {
         match &self.retry_if.0 {

@@ -27,7 +27,7 @@ impl Secure {
     #[cfg(feature = "tls")]
     pub(super) fn new(endpoint: &Options, place: &Place) -> Result<Self, String> {
         if place.is_secure() {
-            let tls = super::tls::secured(&endpoint.tls, endpoint.http2)?;
+            let tls = super::tls::secured(&endpoint.tls, endpoint.speaks_http2())?;
             return Ok(Secure { tls: Some(tls) });
         }
         if !endpoint.tls.is_default() {
@@ -126,7 +126,7 @@ impl Transport {
             .pool_idle_timeout(endpoint.connection_idle)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
-        if endpoint.http2 || endpoint.grpc {
+        if endpoint.speaks_http2() {
             // All calls go over one connection. If nobody is at its other end any more, nothing else
             // says so.
             http = http
@@ -148,7 +148,7 @@ impl Transport {
         Ok(Transport::Network(Arc::new(Network {
             client,
             secure: secure.clone(),
-            http2: endpoint.http2,
+            http2: endpoint.speaks_http2(),
             answered: AtomicBool::new(false),
         })))
     }
