@@ -24,14 +24,19 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use protocol::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use timely_statefun::serve::{self, Refusal, RequestReply, Server, ServerTls, Serving};
+use timely_statefun::serve::{self, Refusal, RequestReply, Server, Serving};
 use timely_statefun::{CallError, Endpoint, Envelope, OnFailure, Pem, TypedValue};
 use timely_statefun_proto::Message;
 use timely_statefun_proto::reqreply::{ToFunction, to_function};
 use timely_statefun_proto::service_names::INVOKE_PATH;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 const MILLI: Duration = Duration::from_millis(1);
 /// What a test waits for at most, which is never reached where all is well.
@@ -164,24 +169,6 @@ fn what_functions_do_is_the_same_over_a_socket() {
     assert_eq!(greetings(quick(serving.url()).grpc(), visits(5, 5)), expected);
 }
 
-/// Who calls over gRPC without saying anything of HTTP/2 offered HTTP/1.1 only, and no server of gRPC took it.
-#[test]
-fn what_functions_do_is_the_same_with_tls() {
-    let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap();
-    let certificate = certificate.signed_by(&key, &authority).unwrap();
-    let tls = ServerTls::pem(certificate.pem(), key.serialize_pem()).unwrap();
-    let server = Server::new(Greeter::default()).tls(tls);
-    let serving = runtime().block_on(server.bind("127.0.0.1:0")).unwrap();
-    let url = format!("https://localhost:{}", serving.local_addr().unwrap().port());
-    let endpoint = || quick(&url).trusted_roots(Pem::bytes(authority.pem()));
-    let expected = greetings(endpoint(), visits(5, 5));
-    assert_eq!(greetings(endpoint().grpc().call_timeout(PATIENCE), visits(5, 5)), expected);
-}
-
 #[test]
 fn a_server_goes_away_and_comes_back_and_no_message_is_lost() {
     let greeter = Greeter::default();
@@ -255,24 +242,48 @@ impl Drop for ByHand {
     }
 }
 
+/// What is said to whoever asks.
+type Speaker = Arc<dyn Fn(Heard) -> Say + Send + Sync>;
+
 fn by_hand(say: impl Fn(Heard) -> Say + Send + Sync + 'static) -> ByHand {
-    let say = Arc::new(say);
+    by_hand_with(None, say)
+}
+
+fn by_hand_with(
+    tls: Option<TlsAcceptor>,
+    say: impl Fn(Heard) -> Say + Send + Sync + 'static,
+) -> ByHand {
+    let say: Speaker = Arc::new(say);
     let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let port = listener.local_addr().unwrap().port();
+    let url = match tls {
+        Some(_) => format!("https://localhost:{port}"),
+        None => format!("http://127.0.0.1:{port}"),
+    };
     let accepting = runtime().spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else { return };
-            let say = Arc::clone(&say);
+            let (say, tls) = (Arc::clone(&say), tls.clone());
             tokio::spawn(async move {
-                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-                while let Some(Ok((request, respond))) = connection.accept().await {
-                    let say = Arc::clone(&say);
-                    tokio::spawn(async move { drop(hear(request, respond, &*say).await) });
+                match tls {
+                    None => speak(stream, say).await,
+                    Some(tls) => {
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        speak(stream, say).await;
+                    }
                 }
             });
         }
     });
     ByHand { url, accepting }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin, say: Speaker) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let say = Arc::clone(&say);
+        tokio::spawn(async move { drop(hear(request, respond, &*say).await) });
+    }
 }
 
 async fn hear(
@@ -372,6 +383,29 @@ fn a_request_is_what_a_server_of_grpc_expects() {
         let micros: u64 = left.strip_suffix('u').unwrap().parse().unwrap();
         assert!((1_000_000..=20_000_000).contains(&micros), "{left}");
     }
+}
+
+/// Who calls over gRPC and says nothing of HTTP/2 offered HTTP/1.1 in the handshake, which servers of gRPC refuse.
+#[test]
+fn a_server_with_tls_that_speaks_nothing_but_http2_is_called() {
+    let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = certificate.signed_by(&key, &authority).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let mut config = config.with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let server = by_hand_with(Some(TlsAcceptor::from(Arc::new(config))), |heard| {
+        let server::Answer::Ok(answer) = greeter(&asked(&heard.body[5..])) else { panic!() };
+        ok(&frame(&answer))
+    });
+    let endpoint = quick(&server.url).grpc().trusted_roots(Pem::bytes(authority.pem()));
+    greetings(endpoint.call_timeout(Duration::from_secs(5)), visits(3, 3));
 }
 
 #[test]
