@@ -140,6 +140,7 @@ fn arguments() -> Result<Option<Task>, String> {
     let remote = "an interpreter that is served elsewhere, such as http://localhost:8000/ \
         (default: one that is part of this program)";
     options.optopt("", "remote", remote, "URL");
+    options.optflag("", "grpc", "speak gRPC with the interpreter that is served elsewhere");
     let operations =
         "the interpreter that is served elsewhere is one of --serve, which does all there is to do";
     options.optflag("", "operations", operations);
