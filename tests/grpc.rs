@@ -542,7 +542,8 @@ fn whoever_is_no_server_of_grpc_is_said_to_be_none() {
     let plain = server::Server::start(|_| server::Answer::status(400, "no"));
     let origin = format!("http://{}", plain.address);
     let error = failed(&origin, |endpoint| endpoint.read_timeout(Duration::from_secs(2)));
-    assert!(error.is_lost() && error.to_string().contains("HTTP/2"), "{error:?}");
+    // What the answer looks like to HTTP/2 depends on how much of it has come.
+    assert!(error.is_lost() && error.to_string().contains("HTTP"), "{error:?}");
 }
 
 #[test]
