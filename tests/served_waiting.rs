@@ -56,7 +56,6 @@ impl Drop for Alive {
     }
 }
 
-/// What functions of a test share with it.
 /// Lets as many pass as it is told, whether they are there already or not.
 struct Gate(Semaphore);
 
@@ -76,6 +75,7 @@ impl Gate {
     }
 }
 
+/// What functions of a test share with it.
 #[derive(Clone, Default)]
 struct Shared {
     alive: Arc<AtomicUsize>,
