@@ -109,14 +109,7 @@ impl<E: 'static> FileSink<E> {
         let (name, shards) = (&self.name, self.shards);
         let own = format!("timely-statefun file sink 1\nname {name:?}\nshards {shards}\n");
         if read(&mark)?.is_none() {
-            for entry in fs::read_dir(&self.directory)? {
-                let file = entry?.file_name();
-                if !file.to_string_lossy().starts_with(TEMPORARY) {
-                    let why =
-                        format!("directory \"{shown}\" has other files than a sink's: {file:?}");
-                    return Err(SinkError::refused(why));
-                }
-            }
+            self.refuse_others()?;
             let marked = self.put(MARK, own.as_bytes());
             // Another process that marked it first may have taken away what this one was writing.
             if read(&mark)?.is_none() {
@@ -133,6 +126,21 @@ impl<E: 'static> FileSink<E> {
                 return Err(SinkError::refused(why));
             }
             None => return Err(SinkError::failed(format!("directory \"{shown}\" lost its mark"))),
+        }
+        Ok(())
+    }
+
+    /// Refuses a directory that has files and no mark. One that got its mark since it was looked for is that of
+    /// a sink, and what else is there may be that one's.
+    fn refuse_others(&self) -> Result<(), SinkError> {
+        for entry in fs::read_dir(&self.directory)? {
+            let file = entry?.file_name();
+            let is_others = !file.to_string_lossy().starts_with(TEMPORARY);
+            if is_others && read(&self.directory.join(MARK))?.is_none() {
+                let shown = self.directory.display();
+                let why = format!("directory \"{shown}\" has other files than a sink's: {file:?}");
+                return Err(SinkError::refused(why));
+            }
         }
         Ok(())
     }
@@ -323,6 +331,35 @@ mod tests {
         fs::write(place.0.join("tmp-sink-1-1"), "half").unwrap();
         assert_eq!(place.sink("numbers").last(0).unwrap(), None);
         assert_eq!(place.files(), [MARK]);
+    }
+
+    /// Each process of a program has a sink value of its own, and all begin at once.
+    #[test]
+    fn a_directory_can_be_marked_by_several_at_once() {
+        for round in 0..200 {
+            let place = Place::new(&format!("several-{round}"));
+            let ready = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for shard in 0..4 {
+                    let (sink, ready) = (place.sink("numbers").divided(4), &ready);
+                    scope.spawn(move || {
+                        ready.wait();
+                        assert_eq!(sink.last(shard).unwrap(), None);
+                        sink.write(shard, 1, &[1]).unwrap();
+                    });
+                }
+            });
+            assert_eq!(place.files().len(), 5, "one of each, and the mark");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_marked_meanwhile_is_not_that_of_others() {
+        let place = Place::new("meanwhile");
+        place.sink("numbers").write(0, 7, &[1]).unwrap();
+        place.sink("numbers").refuse_others().unwrap();
+        fs::remove_file(place.0.join(MARK)).unwrap();
+        assert!(place.sink("numbers").refuse_others().unwrap_err().is_refused());
     }
 
     #[test]
