@@ -97,7 +97,7 @@ impl<V> Codec<V> {
 }
 
 /// What code of others comes to, which may panic.
-fn caught<X>(run: impl FnOnce() -> Result<X, CodecError>) -> Result<X, CodecError> {
+pub(crate) fn caught<X>(run: impl FnOnce() -> Result<X, CodecError>) -> Result<X, CodecError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use crate::call_error::CallError;
 use crate::dead_letter::OnFailure;
+use crate::spec;
+use crate::state::Conversions;
 #[cfg(feature = "tls")]
 use crate::tls::{Pem, Tls};
+use crate::value::ValueSpec;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,6 +116,7 @@ pub(crate) struct Options {
     pub(crate) grpc: bool,
     pub(crate) on_failure: OnFailure,
     pub(crate) detached: bool,
+    pub(crate) conversions: Conversions,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
 }
@@ -170,6 +174,7 @@ impl Endpoint {
             grpc: false,
             on_failure: OnFailure::Stop,
             detached: false,
+            conversions: Conversions::default(),
             #[cfg(feature = "tls")]
             tls: Tls::default(),
         };
@@ -243,6 +248,33 @@ impl Endpoint {
     #[must_use]
     pub fn retry_if(mut self, again: impl Fn(&CallError) -> bool + Send + Sync + 'static) -> Self {
         self.options.retry_if = RetryIf(Some(Arc::new(again)));
+        self
+    }
+
+    /// Has what is stored of one value be restored as another one, as an embedded function may
+    /// [say](crate::Function::converted). Types have the names that the function itself gives them, and the bytes
+    /// that other languages read: the specs are those of built-in types, or
+    /// [shared](ValueSpec::shared). Default: where the function says that a state has another type than it is
+    /// stored with, its batch fails.
+    #[must_use]
+    pub fn converted<O: 'static, V: 'static>(
+        mut self,
+        from: ValueSpec<O>,
+        to: ValueSpec<V>,
+        convert: impl Fn(O) -> Result<V, Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.options.conversions.converted.push(spec::conversion(from, to, convert));
+        self
+    }
+
+    /// Leaves out, when a program is restored, what is stored of a value with this name and of this type. Default:
+    /// as for [`converted`](Self::converted).
+    #[must_use]
+    pub fn discarded(mut self, name: impl Into<String>, type_name: impl Into<String>) -> Self {
+        self.options.conversions.discarded.push((name.into(), type_name.into()));
         self
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     MixedTimes(String),
     #[error("the expiration of state \"{state}\" means nothing: {why}")]
     InvalidExpiration { state: String, why: &'static str },
+    #[error("what becomes of stored state of function type \"{function}\" cannot be: {what} {why}")]
+    InvalidConversion { function: String, what: String, why: &'static str },
     #[error("the endpoint \"{url}\" of function \"{function}\" is not valid: {why}")]
     InvalidEndpoint { function: String, url: String, why: String },
     #[error("there is no ingress: functions need at least one stream of messages")]
@@ -103,6 +105,12 @@ impl Error {
     /// A state is to expire after no time at all, or after more than can be counted.
     pub fn is_invalid_expiration(&self) -> bool {
         matches!(self.0, Kind::InvalidExpiration { .. })
+    }
+
+    /// What is stored of a state is to be [converted](crate::Function::converted) or
+    /// [discarded](crate::Function::discarded), and that contradicts what else is said of it.
+    pub fn is_invalid_conversion(&self) -> bool {
+        matches!(self.0, Kind::InvalidConversion { .. })
     }
 
     /// A remote function's URL, or a header or option for it, is not valid.

@@ -13,7 +13,8 @@ use crate::dispatch::Context;
 use crate::endpoint::Endpoint;
 use crate::message::{Carries, Mismatch};
 use crate::retry::Retry;
-use crate::state::Declared;
+use crate::spec::{self, StateSpec};
+use crate::state::{Conversions, Declared};
 use crate::table::TableSpec;
 use crate::typed::{TypedMessage, TypedValue};
 use crate::value::ValueSpec;
@@ -66,6 +67,7 @@ impl<M: TypedMessage, T> Body<M, T> {
     pub(crate) fn remote(endpoint: Endpoint) -> Self {
         Body {
             values: Vec::new(),
+            conversions: endpoint.options.conversions.clone(),
             registry: Some(endpoint.options.states_max),
             on_failure: endpoint.options.on_failure,
             retry: Retry::attempts(1),
@@ -85,6 +87,8 @@ impl<M: TypedMessage, T> Body<M, T> {
 pub(crate) struct Body<M, T> {
     pub(crate) code: Code<M, T>,
     pub(crate) values: Vec<Declared>,
+    /// What becomes of states that are stored otherwise.
+    pub(crate) conversions: Conversions,
     /// How many states may be registered, if any may.
     pub(crate) registry: Option<usize>,
     pub(crate) on_failure: OnFailure,
@@ -102,6 +106,7 @@ impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
     pub(crate) fn carried_by<M: Carries<N> + 'static>(self: Rc<Self>) -> Body<M, T> {
         let Body { values, registry, on_failure, retry, operations_max, detached, .. } = &*self;
         let (values, registry, on_failure) = (values.clone(), *registry, *on_failure);
+        let conversions = self.conversions.clone();
         let (retry, operations_max, detached) = (retry.clone(), *operations_max, *detached);
         let join = self.join;
         let code = match &self.code {
@@ -130,7 +135,17 @@ impl<N: 'static, T: Clone + PartialEq + 'static> Body<N, T> {
                 }))
             }
         };
-        Body { code, values, registry, on_failure, retry, operations_max, detached, join }
+        Body {
+            code,
+            values,
+            conversions,
+            registry,
+            on_failure,
+            retry,
+            operations_max,
+            detached,
+            join,
+        }
     }
 }
 
@@ -232,6 +247,7 @@ where
         let body = Body {
             code,
             values: Vec::new(),
+            conversions: Conversions::default(),
             registry: None,
             on_failure: OnFailure::Stop,
             retry: Retry::attempts(1),
@@ -260,6 +276,56 @@ where
     #[must_use]
     pub fn buffer<E: 'static>(mut self, spec: BufferSpec<E>) -> Self {
         self.body.values.push(Declared::new(spec));
+        self
+    }
+
+    /// Has what is stored of one state be restored as another one that the function declares: of another type, or
+    /// with another name. Default: a program is not restored where a stored state has another type than the
+    /// one that is declared, and one that is not declared is kept as it is stored.
+    ///
+    /// Both are of one kind: values, tables with keys of one type, or buffers. Each value that is stored is read
+    /// as the old type, converted, and is then what the new state has; an error ends the restart, and says
+    /// whose value it was. When something lives until stays as it was. What is restored so may be
+    /// converted again, so a state can be brought through all of its versions, one after the other. The next
+    /// snapshot is a full one, which has the new type, and the conversion is needed no more.
+    ///
+    /// ```
+    /// use timely_statefun::{Function, ValueSpec};
+    ///
+    /// const EUROS: ValueSpec<i32> = ValueSpec::new("balance");
+    /// const CENTS: ValueSpec<i64> = ValueSpec::new("balance");
+    ///
+    /// let account = Function::<i64, i64>::new(|context, cents: &i64| {
+    ///     context.update(CENTS, |balance: &mut i64| *balance += cents);
+    ///     Ok(())
+    /// });
+    /// let account = account.value(CENTS).converted(EUROS, CENTS, |euros| Ok(100 * i64::from(euros)));
+    /// ```
+    #[must_use]
+    pub fn converted<O, S>(
+        mut self,
+        from: O,
+        to: S,
+        convert: impl Fn(O::Kept) -> Result<S::Kept, Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self
+    where
+        O: StateSpec<Shape = S::Shape>,
+        S: StateSpec,
+    {
+        self.body.conversions.converted.push(spec::conversion(from, to, convert));
+        self
+    }
+
+    /// Leaves out, when a program is restored, what is stored of a state with this name whose values have this
+    /// type. It must not be what the function declares. Default: as for [`converted`](Self::converted).
+    ///
+    /// The next snapshot is a full one, and has nothing of it.
+    #[must_use]
+    pub fn discarded(mut self, name: impl Into<String>, type_name: impl Into<String>) -> Self {
+        self.body.conversions.discarded.push((name.into(), type_name.into()));
         self
     }
 

@@ -25,8 +25,7 @@ use crate::error::{Error, Kind};
 use crate::function::{Body, Code, Function};
 use crate::message::Carries;
 use crate::remote;
-#[cfg(feature = "serve")]
-use crate::state::Declared;
+use crate::state::{Conversion, Conversions, Declared};
 use crate::typed::TypedMessage;
 use crate::value::Value;
 
@@ -95,6 +94,21 @@ pub enum AtClose {
     SendNow,
 }
 
+/// What becomes of the state that is stored of functions that are no longer bound, when a program is restored.
+///
+/// Messages that are stored for them are what all messages for functions that are not bound are: they fail when
+/// they are handled, or, if they are delayed, when they are due.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnUnbound {
+    /// The program is not restored, and says which functions are missing.
+    #[default]
+    Fail,
+    /// It stays part of snapshots, as it was stored, and is there when the function is bound again.
+    Keep,
+    /// It is left out. The next snapshot is a full one, and has nothing of it.
+    Discard,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         let limits = timely_statefun_operators::LoopConfig::default();
@@ -128,6 +142,7 @@ pub struct Functions<M, T = u64> {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) at_close: AtClose,
+    pub(crate) on_unbound: OnUnbound,
     pub(crate) order: Order,
     pub(crate) runtime: Option<Handle>,
     /// If a test looks on.
@@ -153,6 +168,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             limits: Limits::default(),
             clock: Clock::system(),
             at_close: AtClose::Wait,
+            on_unbound: OnUnbound::Fail,
             order: Order::Arrival,
             runtime: None,
             #[cfg(feature = "testing")]
@@ -213,7 +229,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self.note(address::check("function type", name));
         let last = name.rsplit_once('/').map(|(_, last)| last);
         self.note(remote::check(name, last, &mut endpoint));
-        self.bind(name, Body::remote(endpoint));
+        let body = Body::remote(endpoint);
+        self.note(check_values(name, &body));
+        self.bind(name, body);
         self
     }
 
@@ -227,7 +245,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         let name = to.name();
         self.note(address::check_part("namespace", name));
         self.note(remote::check(name, None, &mut endpoint));
-        self.bind_namespace(name, Body::remote(endpoint));
+        let body = Body::remote(endpoint);
+        self.note(check_values(name, &body));
+        self.bind_namespace(name, body);
         self
     }
 
@@ -426,6 +446,14 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
+    /// Says what becomes of the state of functions that are stored and no longer bound. Default:
+    /// [`OnUnbound::Fail`].
+    #[must_use]
+    pub fn on_unbound(mut self, policy: OnUnbound) -> Self {
+        self.on_unbound = policy;
+        self
+    }
+
     /// Sets the order in which messages are handled. Default: [`Order::Arrival`].
     ///
     /// With [`Order::Time`], messages are handled in the order of ingress time, then depth, then
@@ -540,7 +568,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         dead_letters_read: Rc<Cell<bool>>,
         worker: usize,
     ) -> Dispatcher<M, T, H> {
-        let Functions { functions, namespaces, egresses, limits, at_close, .. } = self;
+        let Functions { functions, namespaces, egresses, limits, at_close, on_unbound, .. } = self;
         let named = functions.into_iter();
         let bound = Bound {
             functions: named.map(|(name, body)| (TypeName::fixed(name), body)).collect(),
@@ -551,6 +579,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             in_flight_max: limits.in_flight_max,
             function_bytes_soft: limits.function_bytes_soft.unwrap_or(limits.loop_bytes_soft / 4),
             hurry_at_close: at_close == AtClose::SendNow,
+            on_unbound,
             when_full: limits.when_full,
             worker,
         };
@@ -614,6 +643,40 @@ fn check_values<M, T>(function: &str, body: &Body<M, T>) -> Result<(), Error> {
         if body.values[..at].iter().any(|before| before.name == value.name) {
             let (function, state) = (function.to_owned(), value.name.clone().into_owned());
             return Err(Kind::DuplicateState { function, state }.into());
+        }
+    }
+    check_conversions(&body.conversions, &body.values, body.registry.is_some()).map_err(
+        |(what, why)| Kind::InvalidConversion { function: function.to_owned(), what, why }.into(),
+    )
+}
+
+/// Checks what is said of stored state against what is declared.
+fn check_conversions(
+    conversions: &Conversions,
+    values: &[Declared],
+    has_registry: bool,
+) -> Result<(), (String, &'static str)> {
+    let Conversions { converted, discarded } = conversions;
+    let is_in = |of: &Declared, states: &[Conversion]| states.iter().any(|it| it.from.is_like(of));
+    for (at, Conversion { from, to, .. }) in converted.iter().enumerate() {
+        let is_declared = |of: &Declared| values.iter().any(|value| value.is_like(of));
+        if is_declared(from) {
+            return Err((from.to_string(), "is converted, and is what is declared"));
+        }
+        if is_in(from, &converted[..at]) {
+            return Err((from.to_string(), "is converted twice"));
+        }
+        if !is_declared(to) && !is_in(to, converted) && !has_registry {
+            return Err((to.to_string(), "is what another is converted to, and is not declared"));
+        }
+    }
+    for (name, type_name) in discarded {
+        let is_it = |of: &Declared| of.name == *name && of.type_name == *type_name;
+        if values.iter().any(is_it) || converted.iter().any(|it| is_it(&it.from)) {
+            return Err((
+                format!("state \"{name}\" of \"{type_name}\""),
+                "is discarded, and needed",
+            ));
         }
     }
     Ok(())

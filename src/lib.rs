@@ -35,6 +35,7 @@ mod runner;
 pub mod serve;
 pub mod sink;
 mod snapshot;
+mod spec;
 mod state;
 mod table;
 #[cfg(feature = "testing")]
@@ -60,13 +61,14 @@ pub use error::Error;
 pub use execute::{ExecuteOptions, ExecutionError, execute, execute_from_args, execute_with};
 pub use expiration::Expiration;
 pub use function::{Function, FunctionResult};
-pub use functions::{AtClose, Functions, Limits};
+pub use functions::{AtClose, Functions, Limits, OnUnbound};
 pub use message::{Carries, Envelope, Mismatch};
 pub use placement::BINS;
 pub use retry::Retry;
 pub use snapshot::{
     RestoreFrom, SnapshotError, SnapshotInfo, SnapshotOptions, SnapshotStatus, SnapshotStore,
 };
+pub use spec::StateSpec;
 pub use table::TableSpec;
 pub use timely_statefun_operators::{LoopStats, Order, Positions, STOP_GRACE_STEPS, STOP_STEPS};
 #[cfg(feature = "tls")]

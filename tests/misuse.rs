@@ -53,6 +53,7 @@ fn kind(error: &Error) -> &'static str {
         ("duplicate function", error.is_duplicate_function()),
         ("duplicate egress", error.is_duplicate_egress()),
         ("duplicate state", error.is_duplicate_state()),
+        ("invalid conversion", error.is_invalid_conversion()),
         ("invalid expiration", error.is_invalid_expiration()),
         ("no ingress", error.is_no_ingress()),
         ("unknown egress", error.is_unknown_egress()),
@@ -102,6 +103,46 @@ fn a_function_declares_a_state_once() {
     const TWO: FunctionType<u64> = FunctionType::new("misuse/two");
     let functions = Functions::<u64>::new().embedded(ONE, named("a").value(TOTAL));
     functions.embedded(TWO, named("b").value(TOTAL)).check().expect("two functions may");
+}
+
+#[test]
+fn what_becomes_of_stored_state_does_not_contradict_what_is_declared() {
+    let old: ValueSpec<i32> = ValueSpec::new("total");
+    let other: ValueSpec<bool> = ValueSpec::new("total");
+    let check = |function: fn(Function<u64, u64>) -> Function<u64, u64>, what: &str| {
+        let error =
+            refused(move || Functions::new().embedded(ONE, function(named("a").value(TOTAL))));
+        let text = "what becomes of stored state of function type \"misuse/one\" cannot be: ";
+        assert_error(&error, "invalid conversion", &format!("{text}{what}"));
+    };
+    check(
+        |function| function.converted(TOTAL, TOTAL, Ok),
+        "value \"total\" of \"rust/u64\" is converted, and is what is declared",
+    );
+    let text = "value \"total\" of \"io.statefun.types/int\"";
+    check(
+        |function| {
+            let old: ValueSpec<i32> = ValueSpec::new("total");
+            let convert = |old| Ok(u64::try_from(old)?);
+            function.converted(old, TOTAL, convert).converted(old, TOTAL, convert)
+        },
+        &format!("{text} is converted twice"),
+    );
+    check(
+        |function| {
+            let old: ValueSpec<i32> = ValueSpec::new("total");
+            let other: ValueSpec<bool> = ValueSpec::new("total");
+            function.converted(old, other, |old| Ok(old > 0))
+        },
+        "value \"total\" of \"io.statefun.types/bool\" is what another is converted to, and is not declared",
+    );
+    check(
+        |function| function.discarded("total", "rust/u64"),
+        "state \"total\" of \"rust/u64\" is discarded, and needed",
+    );
+    let two = named("a").value(TOTAL).converted(old, other, |old| Ok(old > 0));
+    let two = two.converted(other, TOTAL, |old| Ok(old.into())).discarded("total", "rust/u8");
+    Functions::<u64>::new().embedded(ONE, two).check().expect("one after the other");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::record::{Codecs, Note, Origin, RecordKind, Standing, Written};
 use super::types::CutType;
 use super::{Dispatcher, Head, NOBODY, Place, Routed, TypeIndex};
 use crate::codec::Codec;
+use crate::functions::OnUnbound;
 use crate::records::put_varint;
 use crate::state::{Budget, FunctionState, Sink, StateHeader};
 use crate::value::Value;
@@ -164,6 +165,31 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         cuts.open = Some(Open { types, room: Room::State(0), error, is_failed });
     }
 
+    /// Whether something is bound to a function type, or its records are kept.
+    pub(super) fn is_bound(&self, number: TypeIndex) -> bool {
+        self.names.function(number) != NOBODY || self.kept.has(number)
+    }
+
+    /// Whether nothing is bound to it, and its state is kept nevertheless.
+    fn is_kept_unbound(&self, number: TypeIndex) -> bool {
+        let entry = self.entries.get(number as usize);
+        entry.is_some_and(|entry| entry.unbound == Some(OnUnbound::Keep))
+    }
+
+    /// Has the state of a type that nothing is bound to be kept or left out, which it is stored with.
+    pub(super) fn is_unbound(&mut self, number: TypeIndex, policy: OnUnbound) {
+        if self.entries[number as usize].unbound.is_some() {
+            return;
+        }
+        let mut state = FunctionState::default();
+        self.keep_cuts_of(&mut state);
+        if policy == OnUnbound::Discard {
+            state.want_full();
+        }
+        let entry = &mut self.entries[number as usize];
+        (entry.unbound, entry.state) = (Some(policy), state);
+    }
+
     /// A function type as records of the open cut refer to it.
     pub(crate) fn cut_type(&self, number: TypeIndex) -> CutType {
         let open = self.cuts.as_deref().and_then(|cuts| cuts.open.as_ref());
@@ -172,7 +198,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         CutType {
             number,
             name: self.names.name(number),
-            is_bound: self.names.function(number) != NOBODY || self.kept.has(number),
+            is_bound: self.is_bound(number) || self.is_kept_unbound(number),
             states: taken.map(|(_, states)| Rc::clone(states)).unwrap_or_default(),
         }
     }

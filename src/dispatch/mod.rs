@@ -65,6 +65,7 @@ pub(crate) use types::CutType;
 use crate::address::{Id, TypeName};
 use crate::dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 use crate::function::{Body, Code};
+use crate::functions::OnUnbound;
 use crate::state::{FunctionState, Slot};
 use calls::{Calls, RemoteState};
 use cuts::{Cuts, note_bytes, pen};
@@ -212,6 +213,8 @@ pub(crate) struct Bound<M, T> {
     pub(crate) function_bytes_soft: usize,
     /// Whether delayed messages are sent off at once when no ingress will come any more.
     pub(crate) hurry_at_close: bool,
+    /// What becomes of the state of functions that are not bound.
+    pub(crate) on_unbound: OnUnbound,
     pub(crate) when_full: OnFailure,
     pub(crate) worker: usize,
 }
@@ -236,6 +239,8 @@ struct Entry<M, T> {
     body: Option<Rc<Body<M, T>>>,
     /// Whether its state is what was emitted to an egress.
     is_egress: bool,
+    /// If there is stored state of it, and nothing is bound to it: what becomes of that.
+    unbound: Option<OnUnbound>,
     state: FunctionState,
     /// The states that a remote function has said it keeps.
     remote_states: Vec<RemoteState>,
@@ -245,7 +250,7 @@ struct Entry<M, T> {
 impl<M, T> Entry<M, T> {
     /// Whether it keeps state, or could.
     fn has_state(&self) -> bool {
-        self.body.is_some() || self.is_egress
+        self.body.is_some() || self.is_egress || self.unbound.is_some()
     }
 }
 
@@ -325,6 +330,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             self.entries.push(Entry {
                 body,
                 is_egress: false,
+                unbound: None,
                 state,
                 remote_states: Vec::new(),
                 meters: Meters::default(),

@@ -21,9 +21,10 @@ use super::{Dispatcher, Head, NOBODY, Place, Routed, TypeIndex, remote};
 use crate::address::{Address, Id, TypeName};
 use crate::codec::{Codec, CodecError};
 use crate::function::Code;
+use crate::functions::OnUnbound;
 use crate::placement;
 use crate::records::{Damage, Reader};
-use crate::state::{self, StateHeader};
+use crate::state::{self, Conversions, StateHeader};
 use crate::value::Value;
 
 /// Where messages go back to that waited in the loop, and what keeps times alive there.
@@ -68,6 +69,8 @@ struct Known {
     index: TypeIndex,
     /// Whether a function was bound to it, and none is now.
     is_missing: bool,
+    /// The same, and nothing of its state is restored.
+    is_left_out: bool,
     states: Rc<[StateHeader]>,
     /// Brings back its state, once there is some.
     restoring: Option<state::Restoring>,
@@ -135,17 +138,26 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
         dispatcher: &mut Dispatcher<M, T, H>,
     ) -> Result<(), RestoreError> {
         self.types.clear();
+        let mut gone = Vec::new();
         for CutType { number, name, is_bound, states } in types {
             let index = dispatcher.names.index(name);
-            let is_there = dispatcher.names.function(index) != NOBODY || dispatcher.kept.has(index);
-            let is_missing = *is_bound && !is_there;
+            let is_gone = *is_bound && !dispatcher.is_bound(index);
+            let policy = dispatcher.bound.on_unbound;
+            let is_missing = is_gone && policy == OnUnbound::Fail;
+            let is_left_out = is_gone && policy == OnUnbound::Discard;
+            if is_gone && !is_missing {
+                gone.push(index);
+            }
             let (name, states) = (name.clone(), Rc::clone(states));
-            let known = Known { name, index, is_missing, states, restoring: None };
+            let known = Known { name, index, is_missing, is_left_out, states, restoring: None };
             if self.types.insert(u64::from(*number), known).is_some() {
                 return Err(RestoreError::Table("it has a number twice"));
             }
         }
         dispatcher.make_entries();
+        for index in gone {
+            dispatcher.is_unbound(index, dispatcher.bound.on_unbound);
+        }
         Ok(())
     }
 
@@ -255,9 +267,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
         let number = reader.varint().map_err(damaged)?;
         let known = self.types.get_mut(&number);
         let known = known.ok_or(damaged("it is of a type not listed"))?;
-        let Known { name, index, is_missing, states, restoring } = known;
+        let Known { name, index, is_missing, is_left_out, states, restoring } = known;
         if *is_missing {
             self.missing.insert(name.clone());
+            return Ok(());
+        }
+        if *is_left_out {
             return Ok(());
         }
         let entry = &mut dispatcher.entries[*index as usize];
@@ -268,7 +283,14 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
         let named = |why| RestoreError::State { function_type: name.clone(), why };
         let restoring = match restoring {
             Some(restoring) => restoring,
-            None => restoring.insert(state.restore(states, self.now_ms).map_err(named)?),
+            None => {
+                let conversions = match &entry.body {
+                    Some(body) => &body.conversions,
+                    None => &Conversions::default(),
+                };
+                let restoring_begun = state.restore(states, conversions, self.now_ms);
+                restoring.insert(restoring_begun.map_err(named)?)
+            }
         };
         restoring.apply(state, bin, reader.rest()).map_err(named)
     }

@@ -81,6 +81,7 @@ fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32, u3
         in_flight_max: 1,
         function_bytes_soft: 1000,
         hurry_at_close: false,
+        on_unbound: OnUnbound::Fail,
         when_full: OnFailure::Stop,
         worker: 3,
     };
@@ -203,6 +204,7 @@ fn state_of_all_functions_expires_by_the_time_that_was_told() {
         in_flight_max: 1,
         function_bytes_soft: 1000,
         hurry_at_close: false,
+        on_unbound: OnUnbound::Fail,
         when_full: OnFailure::Stop,
         worker: 0,
     };

@@ -278,7 +278,7 @@ impl FunctionState {
     }
 
     /// Makes the next cut a full one.
-    pub(super) fn want_full(&mut self) {
+    pub(crate) fn want_full(&mut self) {
         self.is_altered = true;
         if let Some(cuts) = &mut self.cuts {
             cuts.lose_tombstones();

@@ -143,9 +143,9 @@ fn buffer_column<E: 'static>(expiration: Expiration, [codec, _]: Codecs) -> Box<
     Box::new(BufferColumn::<E>::new(expiration, codec.of()))
 }
 
-/// A piece of state that is declared: makes its column.
+/// A piece of state that is declared: makes its column. Nothing outside this crate can do anything with it.
 #[derive(Clone)]
-pub(crate) struct Declared {
+pub struct Declared {
     pub(crate) name: Cow<'static, str>,
     pub(super) kind: Kind,
     pub(super) key_type: Cow<'static, str>,
@@ -221,6 +221,14 @@ impl Declared {
         self.kind == header.kind
             && self.key_type == header.key_type
             && self.type_name == header.type_name
+    }
+
+    /// Whether it has the name, the kind and the types of another.
+    pub(crate) fn is_like(&self, other: &Declared) -> bool {
+        self.name == other.name
+            && self.kind == other.kind
+            && self.key_type == other.key_type
+            && self.type_name == other.type_name
     }
 
     /// Whether something that is wanted by its name is of its kind and its types.

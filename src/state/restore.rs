@@ -7,9 +7,12 @@
 //! A state that is stored and not declared is kept as the bytes it was stored as. It has a column like
 //! any other state, so that it expires and is part of later cuts, but nobody finds it until it is
 //! registered with the name and the types it was stored with.
+//!
+//! A function may say that a stored state is [converted](super::conversions) to another one, or left out.
 
 use super::FunctionState;
 use super::addresses::{Addresses, Slot};
+use super::conversions::{self, Conversions, Steps};
 use super::deadline::{Deadline, Upkeep};
 use super::declared::Kind;
 use super::record::{Record, StateHeader, Tag};
@@ -26,6 +29,10 @@ pub(crate) enum RestoreError {
     StateKind { state: String, stored: String, declared: String },
     #[error("state \"{state}\" is stored as \"{stored}\" but declared as \"{declared}\"")]
     StateType { state: String, stored: String, declared: String },
+    #[error("state \"{0}\" is converted in a circle")]
+    Circle(String),
+    #[error("state \"{0}\" is stored, and so is one that is converted to it")]
+    Twice(String),
     #[error("a record is damaged: {0}")]
     Damaged(Damage),
     #[error("state \"{state}\" of \"{id}\" cannot be read: {why}")]
@@ -34,9 +41,18 @@ pub(crate) enum RestoreError {
 
 /// Restores what one worker wrote of a cut, into one state.
 pub(crate) struct Restoring {
-    /// The column for each stored state, what kind it is of, and whether it was stored with deadlines.
-    columns: Vec<(usize, Kind, bool)>,
+    states: Vec<Of>,
     now_ms: u64,
+}
+
+/// A stored state.
+struct Of {
+    /// Its column, unless it is left out.
+    column: Option<usize>,
+    kind: Kind,
+    /// Whether it was stored with deadlines.
+    expires: bool,
+    steps: Steps,
 }
 
 impl FunctionState {
@@ -45,14 +61,28 @@ impl FunctionState {
     ///
     /// # Errors
     ///
-    /// If a state is declared otherwise than it is stored.
+    /// If a state is declared otherwise than it is stored, and it is not said what becomes of it.
     pub(crate) fn restore(
         &mut self,
         headers: &[StateHeader],
+        conversions: &Conversions,
         now_ms: u64,
     ) -> Result<Restoring, RestoreError> {
-        let mut columns = Vec::with_capacity(headers.len());
-        for header in headers {
+        let mut states: Vec<Of> = Vec::with_capacity(headers.len());
+        for stored in headers {
+            let (kind, expires) = (stored.kind, stored.expires());
+            let (header, steps) = match conversions.of(stored)? {
+                conversions::Restored::As(header, steps) => (header, steps),
+                conversions::Restored::LeftOut => {
+                    self.want_full();
+                    states.push(Of { column: None, kind, expires, steps: Steps::default() });
+                    continue;
+                }
+            };
+            if !steps.is_empty() {
+                self.want_full();
+            }
+            let header = &header;
             let constants = self.declared[..self.constants].iter();
             let at = match constants.clone().position(|known| known.is_called(&header.name)) {
                 Some(at) => {
@@ -65,9 +95,12 @@ impl FunctionState {
                 }
                 None => self.orphan(header),
             };
-            columns.push((at, header.kind, header.expires()));
+            if states.iter().any(|of| of.column == Some(at)) {
+                return Err(RestoreError::Twice(header.name.clone()));
+            }
+            states.push(Of { column: Some(at), kind, expires, steps });
         }
-        Ok(Restoring { columns, now_ms })
+        Ok(Restoring { states, now_ms })
     }
 }
 
@@ -85,8 +118,9 @@ impl Restoring {
     ) -> Result<(), RestoreError> {
         let damaged = RestoreError::Damaged;
         let Record { tag, column, id, content } = Record::read(record).map_err(damaged)?;
-        let at = usize::try_from(column).ok().and_then(|at| self.columns.get(at));
-        let &(at, kind, expires) = at.ok_or(damaged("it is of a state that is not listed"))?;
+        let of = usize::try_from(column).ok().and_then(|at| self.states.get(at));
+        let of = of.ok_or(damaged("it is of a state that is not listed"))?;
+        let &Of { column, kind, expires, ref steps } = of;
         let fits = match tag {
             Tag::Value => kind == Kind::Value,
             Tag::Entry | Tag::Removed => kind == Kind::Table,
@@ -100,16 +134,26 @@ impl Restoring {
         if placement::bin(hash) != u64::from(bin) {
             return Err(damaged("it is of another bin"));
         }
+        let Some(at) = column else { return Ok(()) };
         let FunctionState { addresses, wheel, columns, declared, .. } = state;
+        let unreadable = |id, why| {
+            let state = declared[at].name.clone().into_owned();
+            RestoreError::Unreadable { state, id, why }
+        };
+        let converted;
+        let content = if steps.is_empty() {
+            content
+        } else {
+            let content = steps.content(tag, expires, content);
+            converted = content.map_err(|why| unreadable(id.clone(), why))?;
+            Reader::new(&converted)
+        };
         let slot = addresses.find(&id, hash);
         let upkeep = Upkeep { column: at as u32, addresses, wheel, cuts: None };
         let mut site = Restored { id: &id, hash, slot, now_ms: self.now_ms, expires, upkeep };
         let applied = columns[at].apply(tag, content, &mut site);
         let slot = site.slot;
-        applied.map_err(|why| {
-            let state = declared[at].name.clone().into_owned();
-            RestoreError::Unreadable { state, id, why }
-        })?;
+        applied.map_err(|why| unreadable(id, why))?;
         if let Some(slot) = slot {
             addresses.release_if_empty(slot, hash);
         }

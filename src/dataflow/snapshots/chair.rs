@@ -52,6 +52,8 @@ struct Open<T> {
     cut: u64,
     since: Instant,
     stage: Stage<T>,
+    /// Whether a worker can only write it in full.
+    in_full: bool,
 }
 
 enum Stage<T> {
@@ -114,7 +116,7 @@ impl<T: Timestamp> Chair<T> {
         if self.open.is_none() {
             let stage = Stage::Writing(BTreeMap::new());
             self.naming.opened(cut);
-            self.open = Some(Open { cut, since: Instant::now(), stage });
+            self.open = Some(Open { cut, since: Instant::now(), stage, in_full: false });
         }
         let open = self.open.as_ref().expect("it was set").cut;
         assert_eq!(open, cut, "one cut is open at a time");
@@ -135,7 +137,7 @@ impl<T: Timestamp> Chair<T> {
                     Ok(written) => self.gather(from, written, wake),
                     Err(Failure { why, wants_full: true }) => {
                         tracing::debug!(cut, worker = from, why, "the next snapshot is a full one");
-                        self.decide(false, None, tell);
+                        self.in_full(cut, tell);
                     }
                     Err(Failure { why, wants_full: false }) => {
                         tracing::error!(cut, worker = from, why, "a snapshot is given up");
@@ -276,6 +278,18 @@ impl<T: Timestamp> Chair<T> {
         Some(self.deadline.saturating_sub(open.since.elapsed()))
     }
 
+    /// Gives up a cut that a worker can only write in full, and has a full one taken at once: whoever asked for it
+    /// has asked for that.
+    fn in_full(&mut self, cut: u64, tell: &mut impl FnMut(News<T>)) {
+        // Another worker may have said so before, or its time may be up.
+        let is_written = |open: &&mut Open<T>| matches!(open.stage, Stage::Writing(_));
+        if let Some(open) = self.open.as_mut().filter(is_written) {
+            open.in_full = true;
+            self.naming.passed_on(cut);
+            self.decide(false, None, tell);
+        }
+    }
+
     /// Tells all workers what becomes of the open cut.
     fn decide(&mut self, committed: bool, base: Option<u64>, tell: &mut impl FnMut(News<T>)) {
         let Some(open) = &mut self.open else { return };
@@ -297,7 +311,8 @@ impl<T: Timestamp> Chair<T> {
     }
 
     fn heard(&mut self, cut: u64, tell: &mut impl FnMut(News<T>)) {
-        let Some(Open { stage: Stage::Telling { fate, heard }, .. }) = &mut self.open else {
+        let Some(Open { stage: Stage::Telling { fate, heard }, in_full, .. }) = &mut self.open
+        else {
             return;
         };
         *heard += usize::from(fate.cut == cut);
@@ -306,6 +321,10 @@ impl<T: Timestamp> Chair<T> {
         }
         match fate.committed {
             true => self.control.committed(cut),
+            false if *in_full => {
+                self.control.again(cut);
+                self.control.request();
+            }
             // What is held for the last cut would never leave.
             false if self.acknowledgements.are_expected() && self.control.has_ended() => {
                 self.last_given_up += 1;

@@ -108,6 +108,13 @@ impl Naming {
         }
     }
 
+    /// A cut is given up, and another is taken in its place, which gets its name.
+    pub(super) fn passed_on(&mut self, cut: u64) {
+        if self.stage == Stage::Cut(cut) {
+            self.stage = Stage::Above(cut);
+        }
+    }
+
     /// The name of a cut.
     pub(super) fn name(&self, cut: u64) -> Option<&str> {
         let wanted = self.wanted.front().filter(|_| self.stage == Stage::Cut(cut))?;

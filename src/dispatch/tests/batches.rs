@@ -24,6 +24,7 @@ fn dispatching(of: FunctionType<i64>, body: Body<i64, u32>) -> (Dispatcher<i64, 
         in_flight_max: 1,
         function_bytes_soft: 1_000_000,
         hurry_at_close: false,
+        on_unbound: OnUnbound::Fail,
         when_full: OnFailure::Stop,
         worker: 0,
     };

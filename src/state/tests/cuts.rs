@@ -1,6 +1,7 @@
 //! Cuts of running state: what was stored of each is what there was when it was taken.
 
 mod content;
+mod converted;
 mod cost;
 mod faults;
 mod program;
@@ -75,7 +76,7 @@ fn restore(
     now_ms: u64,
 ) -> Result<(), RestoreError> {
     for part in parts {
-        let restoring: Restoring = state.restore(&part.headers, now_ms)?;
+        let restoring: Restoring = state.restore(&part.headers, &Conversions::default(), now_ms)?;
         for (bin, record) in part.records.iter().filter(|(bin, _)| is_wanted(*bin)) {
             restoring.apply(state, *bin, record)?;
         }
@@ -202,7 +203,7 @@ fn a_record_in_another_bin_is_damaged() {
     put(&mut state, 1, Some(1));
     let part = store(&mut state, None);
     let (bin, record) = &part.records[0];
-    let restoring = state.restore(&part.headers, 0).unwrap();
+    let restoring = state.restore(&part.headers, &Conversions::default(), 0).unwrap();
     let error = restoring.apply(&mut state, bin ^ 1, record).unwrap_err();
     assert_eq!(error.to_string(), "a record is damaged: it is of another bin");
     restoring.apply(&mut state, *bin, record).unwrap();

@@ -133,6 +133,7 @@ fn dispatcher() -> (Counting, Names) {
         in_flight_max: usize::MAX,
         function_bytes_soft: usize::MAX,
         hurry_at_close: false,
+        on_unbound: crate::OnUnbound::Fail,
         when_full: OnFailure::Stop,
         worker: 0,
     };

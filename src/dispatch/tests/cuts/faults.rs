@@ -166,6 +166,7 @@ fn dispatcher(unknown: fn() -> Odd) -> (Oddly, Names) {
         in_flight_max: 10,
         function_bytes_soft: 1_000_000,
         hurry_at_close: false,
+        on_unbound: crate::OnUnbound::Fail,
         when_full: OnFailure::Stop,
         worker: 0,
     };

@@ -175,6 +175,7 @@ pub(super) fn bound(chance: &Chance, worker: usize) -> (Bound<Errand, u32>, Name
         in_flight_max: 1000,
         function_bytes_soft: 1_000_000,
         hurry_at_close: false,
+        on_unbound: crate::OnUnbound::Fail,
         when_full: OnFailure::Stop,
         worker,
     };

@@ -15,6 +15,7 @@ use crate::dispatch::{
 use crate::endpoint::Endpoint;
 use crate::expiration::Expiration;
 use crate::function::{Body, Function};
+use crate::functions::OnUnbound;
 use crate::retry::Retry;
 use crate::{
     Address, DeadLetter, Egress, FunctionType, Mismatch, TypedMessage, TypedValue, ValueSpec,
@@ -119,6 +120,10 @@ type Bodies<M> = Vec<(&'static str, Body<M, u32>)>;
 
 impl<M: Clone + crate::Value> Program<M> {
     fn new(execution: u64, bodies: Bodies<M>) -> Self {
+        Self::going_on(execution, bodies, OnUnbound::Fail)
+    }
+
+    fn going_on(execution: u64, bodies: Bodies<M>, on_unbound: OnUnbound) -> Self {
         let name = |name: &str| crate::TypeName::new(name).unwrap();
         let names: Vec<_> = bodies.iter().map(|(of, _)| name(of)).collect();
         let bodies = bodies.into_iter().map(|(of, body)| (name(of), Rc::new(body)));
@@ -131,6 +136,7 @@ impl<M: Clone + crate::Value> Program<M> {
             in_flight_max: 100,
             function_bytes_soft: 1_000_000,
             hurry_at_close: false,
+            on_unbound,
             when_full: OnFailure::Stop,
             worker: 0,
         };
@@ -291,6 +297,88 @@ fn what_is_stored_of_functions_that_are_not_bound_any_more_is_an_error_that_name
     let error = restore(vec![(ONE_NAME, keeping()), ("test/three", failing())]).unwrap_err();
     assert_eq!(error, "function types are stored that are not bound: \"test/two\"");
     restore(bodies()).unwrap();
+}
+
+/// A chain: two addresses of a function keep a count in the full cut, and a third one in the delta, in which one of
+/// the others is another; a message for it is delayed, and one is queued.
+fn counted() -> [(Vec<CutType>, Part); 2] {
+    let mut program = Program::new(1, vec![(ONE_NAME, setting()), (TWO_NAME, keeping())]);
+    program.deliver(TWO.at("a"), 1, 1);
+    program.deliver(TWO.at("b"), 2, 1);
+    let full = program.store(false);
+    program.deliver(TWO.at("b"), 20, 1);
+    program.deliver(TWO.at("c"), 3, 1);
+    program.deliver(ONE.at("x"), 50, 1);
+    let queued = program.names.route(TWO.message("c", 4));
+    program.outside.came.push((Some(2), queued));
+    [full, program.store(true)]
+}
+
+/// Has a program go on with what another one stored, in a chain of which each link is one part.
+fn went_on(
+    bodies: Bodies<i64>,
+    policy: OnUnbound,
+    chain: &[&(Vec<CutType>, Part)],
+) -> Program<i64> {
+    let mut program = Program::going_on(2, bodies, policy);
+    let chain: Vec<_> = chain.iter().map(|link| std::slice::from_ref(*link)).collect();
+    program.restore(&chain, 0).unwrap();
+    program
+}
+
+#[test]
+fn state_of_a_function_that_is_gone_is_kept_until_it_is_there_again() {
+    let [full, delta] = counted();
+    let only = || vec![(ONE_NAME, setting())];
+    let mut second = went_on(only(), OnUnbound::Keep, &[&full, &delta]);
+    second.handle_all();
+    let letters = second.letters();
+    assert_eq!((letters.len(), &letters[0].target, letters[0].message), (1, &TWO.at("c"), 4));
+    assert!(matches!(letters[0].reason, crate::Reason::NotBound));
+    assert!(!second.dispatcher.wants_full());
+    let again = second.store(true);
+    assert!(again.1.records.is_empty(), "nothing of it changes");
+    let mut third = went_on(only(), OnUnbound::Keep, &[&full, &delta, &again]);
+    let whole = third.store(false);
+    // Whoever does not say so again is told.
+    let refused = Program::new(3, only()).restore(&[std::slice::from_ref(&whole)], 0);
+    assert!(refused.unwrap_err().contains("not bound: \"test/two\""));
+    let bodies = vec![(ONE_NAME, setting()), (TWO_NAME, keeping())];
+    let mut fourth = went_on(bodies, OnUnbound::Fail, &[&whole]);
+    let two = fourth.names.index(&crate::TypeName::new(TWO_NAME).unwrap()) as usize;
+    let states = fourth.dispatcher.entries[two].state.list();
+    let content: Vec<_> = states[0].1.iter().map(|(id, said)| format!("{id} {said}")).collect();
+    assert_eq!(content.len(), 3, "{content:?}");
+    // As it was stored: a tag, a length, a number.
+    let has = |id: &str, count: u8| {
+        content.iter().any(|unit| {
+            unit.starts_with(id) && unit.ends_with(&format!("[9, {count}, 0, 0, 0, 0, 0, 0, 0]"))
+        })
+    };
+    assert!(has("a", 1) && has("b", 20) && has("c", 3), "{content:?}");
+    fourth.poll(100_000);
+    assert_eq!(fourth.outside.came.len(), 1, "what was delayed waits as before");
+}
+
+#[test]
+fn state_of_a_function_that_is_gone_is_left_out_from_the_next_full_cut_on() {
+    let [full, delta] = counted();
+    let only = || vec![(ONE_NAME, setting())];
+    let mut second = went_on(only(), OnUnbound::Discard, &[&full, &delta]);
+    assert!(second.dispatcher.wants_full());
+    second.handle_all();
+    assert_eq!(second.letters().len(), 1, "what was for it is given up as any other");
+    let whole = second.store(false);
+    assert!(whole.1.records.iter().all(|record| record.kind == RecordKind::Delayed));
+    assert!(!second.dispatcher.wants_full());
+    let bodies = vec![(ONE_NAME, setting()), (TWO_NAME, keeping())];
+    let mut third = went_on(bodies, OnUnbound::Fail, &[&whole]);
+    let two = third.names.index(&crate::TypeName::new(TWO_NAME).unwrap()) as usize;
+    assert_eq!(third.dispatcher.entries[two].state.len(), 0);
+    third = went_on(only(), OnUnbound::Fail, &[&whole]);
+    third.poll(100_000);
+    third.handle_all();
+    assert_eq!(third.letters().len(), 1, "what was delayed comes, and is given up");
 }
 
 /// The caller of a message, or whom a message is for that nobody was there for, may be unbound.

@@ -143,7 +143,7 @@ fn damaged_records_are_errors_or_other_records() {
     let (mut errors, mut draw) = (0, draws(1));
     for _ in 0..20_000 {
         let mut damaged = state(&declared);
-        let restoring = damaged.restore(&full.headers, 0).unwrap();
+        let restoring = damaged.restore(&full.headers, &Conversions::default(), 0).unwrap();
         let from = draw(records().count() as u64) as usize;
         for (bin, record) in records().skip(from).take(3) {
             let mut record = record.clone();

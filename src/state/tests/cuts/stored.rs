@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::*;
 
 /// A state of a function that declares something, or registers everything.
-fn state(declared: &[Declared]) -> FunctionState {
+pub(super) fn state(declared: &[Declared]) -> FunctionState {
     let mut state = FunctionState::new(declared, declared.is_empty().then_some(10));
     state.keep_cuts(1 << 20);
     state
@@ -20,7 +20,7 @@ fn restored(declared: &[Declared], parts: &[Part], now_ms: u64) -> FunctionState
     state
 }
 
-fn set<V: 'static>(
+pub(super) fn set<V: 'static>(
     state: &mut FunctionState,
     id: &str,
     spec: ValueSpec<V, &str>,
@@ -34,7 +34,7 @@ fn set<V: 'static>(
     result
 }
 
-fn get<V: Clone + 'static>(
+pub(super) fn get<V: Clone + 'static>(
     state: &mut FunctionState,
     id: &str,
     spec: ValueSpec<V, &str>,
