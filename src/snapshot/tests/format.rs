@@ -1,4 +1,4 @@
-//! Files: what was written is read, what was damaged is noticed, and version 1 is read for ever.
+//! Files: what was written is read, what was damaged is noticed, and old versions are read for ever.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::super::encoding::{HELD_VERSION, VERSION, checksum};
 use super::super::manifest::{Claim, Commit, Entry, Header, Link, slot_file, slot_of};
 use super::super::part::{Gathered, Part, PartName, PartReader, PartWriter, Section};
+use super::super::savepoints::{self, Named};
 use super::super::{SnapshotError, error::Kind};
 use super::draws;
 
@@ -83,24 +84,59 @@ fn version_1() -> Vec<(String, Bytes)> {
     parts.chain(entries).collect()
 }
 
+/// Manifests as version 2 writes them: with held egress, and with a savepoint. A part with held egress is what
+/// other parts are.
+fn version_2() -> Vec<(String, Bytes)> {
+    let state = part(name(1, 5, 0, 0), &[(1, 7, b"state of bin 7")]);
+    let held = part(name(1, 5, 0, PartName::HELD), &[(8, 7, b"what is held of bin 7")]);
+    let header = |slot| Header {
+        slot,
+        execution: 1,
+        nonce: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
+        program: "golden".to_owned(),
+        bins: 4096,
+        floor: 0,
+        at_ms: 1_700_000_000_000 + slot,
+    };
+    let link = |part: &Part| Link { execution: 1, cut: 5, parts: vec![part.entry] };
+    let positions = ("positions".to_owned(), Bytes::from_static(b"17"));
+    let named = Named { slot: 3, cut: 5, name: "before the upgrade".to_owned() };
+    let savepoints = Named::note(&[named]).map(|note| (savepoints::NOTE.to_owned(), note));
+    let commit = |slot, savepoints, held| {
+        let notes = [positions.clone()].into_iter().chain(savepoints).collect();
+        Entry::Commit(Commit { header: header(slot), chain: vec![link(&state)], notes, held })
+    };
+    let entries = [commit(2, None, vec![link(&held)]), commit(3, savepoints, Vec::new())];
+    let entries = entries.iter().map(|entry| (slot_file(entry.header().slot), entry.bytes()));
+    let parts = [&state, &held].map(|part| (part.entry.name.to_string(), part.bytes.clone()));
+    parts.into_iter().chain(entries).collect()
+}
+
 /// Reads a file as what its name says it is, all of it.
 fn read(file: &str, bytes: &Bytes) -> Result<(), SnapshotError> {
     match (PartName::of(file), slot_of(file)) {
         (Some(name), None) => read_all(name, bytes).map(drop),
-        (None, Some(slot)) => Entry::read(slot, bytes).map(drop),
+        (None, Some(slot)) => match Entry::read(slot, bytes)? {
+            Entry::Commit(commit) => Named::all_of(&commit).map(drop),
+            Entry::Claim(_) => Ok(()),
+        },
         other => panic!("\"{file}\" is {other:?}"),
     }
 }
 
 /// The files are never written again: without them, what version 1 wrote may be lost.
 #[test]
-fn what_version_1_wrote_is_read_for_ever() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/v1");
-    for (file, expected) in version_1() {
-        let found = Bytes::from(std::fs::read(root.join(&file)).unwrap());
+fn what_versions_1_and_2_wrote_is_read_for_ever() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
+    let of = |version: &str, files: Vec<(String, Bytes)>| {
+        let root = root.join(version);
+        files.into_iter().map(move |(file, expected)| (root.join(&file), file, expected))
+    };
+    for (path, file, expected) in of("v1", version_1()).chain(of("v2", version_2())) {
+        let found = Bytes::from(std::fs::read(path).unwrap());
         read(&file, &found).unwrap();
-        // As long as this is the version that is written.
-        assert_eq!(VERSION, 1);
+        // As long as these are the versions that are written.
+        assert_eq!((VERSION, HELD_VERSION), (1, 2));
         assert_eq!(found, expected, "{file} would be written in another way");
         if let Some(slot) = slot_of(&file) {
             assert_eq!(Entry::read(slot, &found).unwrap().bytes(), found, "{file}");
