@@ -24,7 +24,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use protocol::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use timely_statefun::serve::{self, Refusal, RequestReply, Server, Serving};
+use timely_statefun::serve::{self, Ended, Refusal, RequestReply, Server, Serving};
 use timely_statefun::{CallError, Endpoint, Envelope, OnFailure, Pem, TypedValue};
 use timely_statefun_proto::Message;
 use timely_statefun_proto::reqreply::{ToFunction, to_function};
@@ -183,7 +183,7 @@ fn a_server_goes_away_and_comes_back_and_no_message_is_lost() {
             while over.load(SeqCst) == 0 && asked.load(SeqCst) < before + 50 {
                 std::thread::yield_now();
             }
-            assert!(runtime().block_on(current.shutdown()).is_graceful());
+            assert_eq!(runtime().block_on(current.shutdown()), Ended::default());
             current = serving(&greeter, &address.to_string());
             replaced += 1;
         }

@@ -53,7 +53,7 @@ const AGAIN: u64 = 3;
 const CUTS: usize = 8;
 const CUTS_ON: usize = 3;
 const LAYOUTS: [(usize, usize); 4] = [(1, 1), (2, 1), (4, 1), (1, 2)];
-const CUT_MAX: Duration = Duration::from_secs(20);
+const CUT_MAX: Duration = Duration::from_secs(60);
 
 fn is_abroad(office: u64) -> bool {
     office % 5 == 4

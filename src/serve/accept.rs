@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::activity::Activity;
+use super::activity::{Activity, Requests};
 use super::connection::{self, Common, stops};
 
 /// How long it waits before it asks again for a connection that the system could not give.
@@ -71,7 +70,7 @@ pub(super) async fn run<L: Listen>(
     connections_max: usize,
     grace: Duration,
 ) -> Ended {
-    let requests = Arc::<AtomicUsize>::default();
+    let requests = Arc::<Requests>::default();
     let mut connections = JoinSet::new();
     let mut stopped = pin!(stops(common.stop.clone()));
     let mut pause = PAUSE_FIRST;
@@ -126,10 +125,12 @@ pub(super) async fn run<L: Listen>(
         while let Some(ended) = connections.join_next().await {
             check(ended);
         }
+        // Over HTTP/2, each has a task of its own, which hears a little later that its connection is over.
+        requests.over().await;
     };
     let _ = timeout(grace, all).await;
     let connections_cut = connections.len();
-    let ended = Ended { connections_cut, requests_cut: requests.load(Ordering::Relaxed) };
+    let ended = Ended { connections_cut, requests_cut: requests.under_way() };
     connections.shutdown().await;
     ended
 }
@@ -206,6 +207,34 @@ mod tests {
             #[cfg(feature = "tls")]
             tls: None,
         })
+    }
+
+    /// What was never answered since its caller went away is nothing that a server cut.
+    #[test]
+    fn requests_of_callers_that_went_away_are_not_cut() {
+        // Whether the server hears of the end of the connection or of the request first is chance.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_time().build().unwrap();
+        for _ in 0..300 {
+            runtime.block_on(async {
+                let (caller, stream) = duplex(1024);
+                let asked = Arc::<std::sync::Mutex<Vec<Instant>>>::default();
+                let listener = Told { gives: [Ok(stream)].into(), asked };
+                let (stop, stopped) = watch::channel(false);
+                let grace = Duration::from_secs(60);
+                let running = tokio::spawn(run(listener, common(stopped), 10, grace));
+                let (mut send, connection) = h2::client::handshake(caller).await.unwrap();
+                let connection = tokio::spawn(connection);
+                let request = http::Request::post("http://x/").body(()).unwrap();
+                let (answer, mut body) = send.send_request(request, false).unwrap();
+                body.send_data(bytes::Bytes::from_static(b"x"), true).unwrap();
+                sleep(Duration::from_millis(1)).await;
+                stop.send_replace(true);
+                connection.abort();
+                drop((answer, send));
+                assert_eq!(running.await.unwrap(), Ended::default());
+            });
+        }
     }
 
     /// A program that has too many files open could not serve again without a restart, or would ask as fast as it can.

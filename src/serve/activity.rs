@@ -2,10 +2,12 @@
 //!
 //! It is told what is read, written, begun and over, and never touches a connection itself.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How HTTP/2 begins; no other method of HTTP/1.1 begins so.
@@ -32,7 +34,7 @@ pub(super) enum Due {
 pub(super) struct Activity {
     inner: Mutex<Inner>,
     /// Requests that are under way on all connections.
-    all: Arc<AtomicUsize>,
+    all: Arc<Requests>,
 }
 
 struct Inner {
@@ -53,7 +55,7 @@ struct Inner {
 }
 
 impl Activity {
-    pub(super) fn new(all: Arc<AtomicUsize>) -> Arc<Self> {
+    pub(super) fn new(all: Arc<Requests>) -> Arc<Self> {
         let inner = Inner {
             preface: Some(0),
             under_way: 0,
@@ -103,7 +105,7 @@ impl Activity {
         let inner = &mut *self.inner();
         inner.under_way += 1;
         inner.head = None;
-        self.all.fetch_add(1, Ordering::Relaxed);
+        self.all.under_way.fetch_add(1, Ordering::Relaxed);
         UnderWay(Arc::clone(self))
     }
 
@@ -143,6 +145,31 @@ impl Activity {
     }
 }
 
+/// The requests of all connections that are under way.
+#[derive(Default)]
+pub(super) struct Requests {
+    under_way: AtomicUsize,
+    none: Notify,
+}
+
+impl Requests {
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Waits until none is under way.
+    pub(super) async fn over(&self) {
+        loop {
+            let mut none = pin!(self.none.notified());
+            none.as_mut().enable();
+            if self.under_way() == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+}
+
 /// A request that is under way.
 pub(super) struct UnderWay(Arc<Activity>);
 
@@ -152,6 +179,8 @@ impl Drop for UnderWay {
         inner.under_way -= 1;
         inner.head = None;
         inner.last = Instant::now();
-        self.0.all.fetch_sub(1, Ordering::Relaxed);
+        if self.0.all.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.all.none.notify_waiters();
+        }
     }
 }
