@@ -29,6 +29,19 @@ fn read_all(name: PartName, bytes: &Bytes) -> Result<Vec<Section>, SnapshotError
     PartReader::new(name, bytes.clone())?.sections(|_, _| true).collect()
 }
 
+/// What an entry of the first execution of a small store says.
+fn header(slot: u64) -> Header {
+    Header {
+        slot,
+        execution: 1,
+        nonce: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
+        program: "golden".to_owned(),
+        bins: 4096,
+        floor: 0,
+        at_ms: 1_700_000_000_000 + slot,
+    }
+}
+
 /// The files of a small store, as version 1 writes them.
 fn version_1() -> Vec<(String, Bytes)> {
     let full = [
@@ -40,15 +53,7 @@ fn version_1() -> Vec<(String, Bytes)> {
         part(name(1, 1, 1, 0), &[(1, 8, &[0, 255, 10, 13])]),
     ];
     let delta = [part(name(1, 2, 0, 0), &[(1, 7, b"bin 7 has changed")])];
-    let header = |slot| Header {
-        slot,
-        execution: 1,
-        nonce: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
-        program: "golden".to_owned(),
-        bins: 4096,
-        floor: if slot == 3 { 2 } else { 0 },
-        at_ms: 1_700_000_000_000 + slot,
-    };
+    let header = |slot| Header { floor: if slot == 3 { 2 } else { 0 }, ..header(slot) };
     let link = |cut, parts: &[Part]| Link {
         execution: 1,
         cut,
@@ -89,15 +94,6 @@ fn version_1() -> Vec<(String, Bytes)> {
 fn version_2() -> Vec<(String, Bytes)> {
     let state = part(name(1, 5, 0, 0), &[(1, 7, b"state of bin 7")]);
     let held = part(name(1, 5, 0, PartName::HELD), &[(8, 7, b"what is held of bin 7")]);
-    let header = |slot| Header {
-        slot,
-        execution: 1,
-        nonce: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
-        program: "golden".to_owned(),
-        bins: 4096,
-        floor: 0,
-        at_ms: 1_700_000_000_000 + slot,
-    };
     let link = |part: &Part| Link { execution: 1, cut: 5, parts: vec![part.entry] };
     let positions = ("positions".to_owned(), Bytes::from_static(b"17"));
     let named = Named { slot: 3, cut: 5, name: "before the upgrade".to_owned() };
