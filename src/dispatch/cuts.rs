@@ -177,7 +177,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     }
 
     /// Has the state of a type that nothing is bound to be kept or left out, which it is stored with.
-    pub(super) fn is_unbound(&mut self, number: TypeIndex, policy: OnUnbound) {
+    pub(super) fn leave_unbound(&mut self, number: TypeIndex, policy: OnUnbound) {
         if self.entries[number as usize].unbound.is_some() {
             return;
         }

@@ -156,7 +156,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
         }
         dispatcher.make_entries();
         for index in gone {
-            dispatcher.is_unbound(index, dispatcher.bound.on_unbound);
+            dispatcher.leave_unbound(index, dispatcher.bound.on_unbound);
         }
         Ok(())
     }
@@ -288,8 +288,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Restoring<M, T> {
                     Some(body) => &body.conversions,
                     None => &Conversions::default(),
                 };
-                let restoring_begun = state.restore(states, conversions, self.now_ms);
-                restoring.insert(restoring_begun.map_err(named)?)
+                let begun = state.restore(states, conversions, self.now_ms);
+                restoring.insert(begun.map_err(named)?)
             }
         };
         restoring.apply(state, bin, reader.rest()).map_err(named)
