@@ -140,6 +140,18 @@ impl<I> FunctionType<I> {
     }
 }
 
+impl<I> From<FunctionType<I>> for TypeName {
+    fn from(function: FunctionType<I>) -> Self {
+        function.name()
+    }
+}
+
+impl From<&TypeName> for TypeName {
+    fn from(name: &TypeName) -> Self {
+        name.clone()
+    }
+}
+
 impl<I> Clone for FunctionType<I> {
     fn clone(&self) -> Self {
         *self

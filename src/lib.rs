@@ -2,6 +2,7 @@
 #![doc(html_root_url = "https://docs.rs/timely-statefun")]
 
 mod address;
+pub mod archive;
 mod buffer;
 mod call_error;
 mod clock;

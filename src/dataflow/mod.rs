@@ -27,6 +27,7 @@ use ingress::Envelopes;
 pub use ingress::Ingress;
 pub use persist::{Persisted, PersistedUpdates};
 use releases::Releases;
+pub(crate) use snapshots::{HELD, NOTE, TABLE, put_framed, section};
 pub use snapshots::{Savepoint, SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
 
 use crate::dead_letter::Stopped;

@@ -53,7 +53,10 @@ pub(crate) use names::Names;
 pub use operations::Outcome;
 pub(crate) use operations::{OperationKey, Task};
 pub(crate) use pen::{CutError, CutSink};
-pub(crate) use record::{Origin, RecordKind};
+pub(crate) use record::{
+    Attempt, Codecs, Delay, Identity, Note, Origin, RecordKind, Said, Standing, Stored, Unreadable,
+    Written,
+};
 #[cfg(test)]
 pub(crate) use restore::RestoreError;
 pub(crate) use restore::{Back, Restoring};

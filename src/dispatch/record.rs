@@ -108,7 +108,7 @@ pub(crate) struct Identity {
 
 /// Where a message stands, and what keeps its time alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing<T> {
+pub(crate) enum Standing<T> {
     /// Nothing: it will be a new event.
     Event,
     /// Nothing: it came at this time, and will be a new event.
@@ -119,7 +119,7 @@ pub(super) enum Standing<T> {
 
 /// What a record says of its message: its kind, and what this kind needs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Note<'a> {
+pub(crate) enum Note<'a> {
     InFlight {
         /// Whether it comes before all others of its address.
         is_first: bool,
@@ -134,21 +134,21 @@ pub(super) enum Note<'a> {
 
 /// A message that is tried again.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     /// How often it was tried.
-    pub(super) attempts: u32,
-    pub(super) due_ms: u64,
+    pub(crate) attempts: u32,
+    pub(crate) due_ms: u64,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) struct Delay<'a> {
-    pub(super) identity: Identity,
-    pub(super) due_ms: u64,
-    pub(super) token: Option<&'a str>,
+pub(crate) struct Delay<'a> {
+    pub(crate) identity: Identity,
+    pub(crate) due_ms: u64,
+    pub(crate) token: Option<&'a str>,
 }
 
 impl Note<'_> {
-    pub(super) fn kind(&self) -> RecordKind {
+    pub(crate) fn kind(&self) -> RecordKind {
         match self {
             Note::InFlight { .. } => RecordKind::InFlight,
             Note::Retrying(_) => RecordKind::Retrying,
@@ -191,14 +191,14 @@ fn put_identity(to: &mut Vec<u8>, tag: u8, Identity { origin, sequence }: Identi
 }
 
 /// Adds the record of a delayed message that waits no more.
-pub(super) fn put_gone(to: &mut Vec<u8>, identity: Identity) {
+pub(crate) fn put_gone(to: &mut Vec<u8>, identity: Identity) {
     put_identity(to, GONE, identity);
 }
 
 /// How messages and their times become bytes.
-pub(super) struct Codecs<M, T> {
-    pub(super) messages: Codec<M>,
-    pub(super) times: Codec<T>,
+pub(crate) struct Codecs<M, T> {
+    pub(crate) messages: Codec<M>,
+    pub(crate) times: Codec<T>,
 }
 
 impl<M, T> Clone for Codecs<M, T> {
@@ -210,14 +210,14 @@ impl<M, T> Clone for Codecs<M, T> {
 impl<M, T> Copy for Codecs<M, T> {}
 
 /// A message as it is to be written.
-pub(super) struct Written<'a, M, T> {
-    pub(super) note: Note<'a>,
-    pub(super) head: &'a Head,
+pub(crate) struct Written<'a, M, T> {
+    pub(crate) note: Note<'a>,
+    pub(crate) head: &'a Head,
     /// The numbers of the target's type and of the caller's, if somebody sent it. Those in the head may
     /// be another worker's.
-    pub(super) types: (TypeIndex, Option<TypeIndex>),
-    pub(super) standing: Standing<T>,
-    pub(super) message: &'a M,
+    pub(crate) types: (TypeIndex, Option<TypeIndex>),
+    pub(crate) standing: Standing<T>,
+    pub(crate) message: &'a M,
 }
 
 impl<M, T> Written<'_, M, T> {
@@ -226,7 +226,7 @@ impl<M, T> Written<'_, M, T> {
     /// # Errors
     ///
     /// If the message or its time cannot be written, or not be read again if that is asked for.
-    pub(super) fn put(
+    pub(crate) fn put(
         &self,
         to: &mut Vec<u8>,
         codecs: &Codecs<M, T>,
@@ -259,7 +259,7 @@ impl<M, T> Written<'_, M, T> {
 
 /// Why there is nothing in a record that could be brought back.
 #[derive(Debug)]
-pub(super) enum Unreadable {
+pub(crate) enum Unreadable {
     Damaged(Damage),
     /// The time is none of the program's.
     Time(CodecError),
@@ -273,19 +273,19 @@ impl From<Damage> for Unreadable {
 
 /// What a record of a message says, with its message as it is stored.
 #[derive(Debug)]
-pub(super) struct Stored<'r, T> {
-    pub(super) note: Note<'r>,
-    pub(super) target_type: u64,
-    pub(super) target: Id,
-    pub(super) caller: Option<(u64, Id)>,
-    pub(super) depth: u32,
-    pub(super) standing: Standing<T>,
-    pub(super) message: &'r [u8],
+pub(crate) struct Stored<'r, T> {
+    pub(crate) note: Note<'r>,
+    pub(crate) target_type: u64,
+    pub(crate) target: Id,
+    pub(crate) caller: Option<(u64, Id)>,
+    pub(crate) depth: u32,
+    pub(crate) standing: Standing<T>,
+    pub(crate) message: &'r [u8],
 }
 
 /// What a record says, of whatever kind but state.
 #[derive(Debug)]
-pub(super) enum Said<'r, T> {
+pub(crate) enum Said<'r, T> {
     Message(Stored<'r, T>),
     /// A delayed message waits no more.
     Gone(Identity),
@@ -303,7 +303,7 @@ impl<'r, T> Said<'r, T> {
     /// # Errors
     ///
     /// If it is none.
-    pub(super) fn read(
+    pub(crate) fn read(
         kind: RecordKind,
         record: &'r [u8],
         times: &Codec<T>,

@@ -69,6 +69,8 @@ pub(super) enum Kind {
     Overtaken { file: String },
     #[error("there is no snapshot of cut {cut}")]
     NoSuchCut { cut: u64 },
+    #[error("there is no snapshot that a program would go on from")]
+    NoSnapshot,
     #[error("there is no savepoint \"{name}\"")]
     NoSuchSavepoint { name: String },
     #[error("there is a savepoint \"{name}\" already")]
@@ -150,6 +152,11 @@ impl SnapshotError {
     /// There is no snapshot of the cut that was asked for.
     pub fn is_no_such_cut(&self) -> bool {
         matches!(self.kind, Kind::NoSuchCut { .. })
+    }
+
+    /// There is no snapshot yet, or the execution before began without one.
+    pub fn is_no_snapshot(&self) -> bool {
+        matches!(self.kind, Kind::NoSnapshot)
     }
 
     /// There is no savepoint of the name that was asked for.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -125,6 +126,30 @@ impl Files {
                 let why = format!("it has {size} bytes, and {bytes_max} at most are expected");
                 Err(SnapshotError::damaged(file, why))
             }
+        }
+    }
+
+    /// Reads some bytes of a file, which has them. `None`: there is no such file.
+    pub(super) async fn read_range(
+        &self,
+        file: &str,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, SnapshotError> {
+        let path = self.path(file);
+        let wanted = range.end - range.start;
+        let read = self.patiently("read", file, || async {
+            match self.objects.get_range(&path, range.clone()).await {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        match read.await? {
+            Some(bytes) if bytes.len() as u64 != wanted => {
+                let why = format!("it ends before byte {}", range.end);
+                Err(SnapshotError::damaged(file, why))
+            }
+            read => Ok(read),
         }
     }
 

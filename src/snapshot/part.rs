@@ -20,7 +20,7 @@ use super::error::SnapshotError;
 
 const MAGIC: [u8; 8] = *b"\x89TSFpart";
 /// The footer's length and its checksum.
-const TAIL: usize = 12;
+pub(super) const TAIL: usize = 12;
 /// What one section takes in the footer.
 const SECTION: usize = 2 + 4 + 8 + 8 + 8;
 
@@ -220,13 +220,87 @@ pub(crate) struct PartReader {
     sections: Vec<Place>,
 }
 
+/// Where a section is in its file.
 #[derive(Clone, Debug)]
-struct Place {
-    kind: u16,
-    bin: u32,
-    start: usize,
-    end: usize,
+pub(super) struct Place {
+    pub(super) kind: u16,
+    pub(super) bin: u32,
+    pub(super) start: usize,
+    pub(super) end: usize,
     checksum: u64,
+}
+
+impl Place {
+    /// The bytes of the section, of what was read from `at` on, if they are those that were written.
+    pub(super) fn section(
+        &self,
+        name: PartName,
+        at: usize,
+        bytes: &Bytes,
+    ) -> Result<Section, SnapshotError> {
+        let &Place { kind, bin, start, end, checksum: sum } = self;
+        let bytes = bytes.slice(start - at..end - at);
+        if checksum(&bytes) != sum {
+            let why = format!("section {kind} of bin {bin} does not fit its checksum");
+            return Err(SnapshotError::damaged(&name.to_string(), why));
+        }
+        Ok(Section { kind, bin, bytes })
+    }
+}
+
+/// The bytes that a part begins with.
+pub(super) fn check_beginning(name: PartName, bytes: &[u8]) -> Result<(), SnapshotError> {
+    check_preamble(&name.to_string(), bytes, MAGIC, VERSION).map(drop)
+}
+
+fn cut_short(file: &str) -> SnapshotError {
+    SnapshotError::damaged(file, "it is cut short")
+}
+
+/// Where the footer of a file of this length begins, as its last bytes say.
+pub(super) fn footer_start(file: &str, length: u64, tail: Bytes) -> Result<u64, SnapshotError> {
+    let body = length.checked_sub(TAIL as u64).ok_or_else(|| cut_short(file))?;
+    let footer = u64::from(Reader::new(file, tail).u32()?);
+    let start = body.checked_sub(footer).filter(|start| *start >= PREAMBLE as u64);
+    start.ok_or_else(|| SnapshotError::damaged(file, "it is cut short, or its end is changed"))
+}
+
+/// Reads what begins where the footer of a part does, to the end of the file: its checksum, and where its
+/// sections are.
+pub(super) fn read_footer(
+    name: PartName,
+    start: u64,
+    bytes: Bytes,
+) -> Result<(u64, Vec<Place>), SnapshotError> {
+    let file = &name.to_string();
+    let damaged = |why: &str| SnapshotError::damaged(file, why);
+    let body = bytes.len().checked_sub(TAIL).ok_or_else(|| cut_short(file))?;
+    let mut tail = Reader::new(file, bytes.slice(body + 4..));
+    let sum = tail.u64()?;
+    if checksum(&bytes[..body + 4]) != sum {
+        return Err(damaged("its footer does not fit its checksum"));
+    }
+    let mut reader = Reader::new(file, bytes.slice(..body));
+    let (execution, cut) = (reader.u64()?, reader.u64()?);
+    let found = PartName { execution, cut, worker: reader.u32()?, index: reader.u32()? };
+    if found != name {
+        return Err(damaged(&format!("it is \"{found}\" under another name")));
+    }
+    let mut sections = Vec::new();
+    let mut offset = PREAMBLE as u64;
+    for _ in 0..reader.count(SECTION)? {
+        let (kind, bin) = (reader.u16()?, reader.u32()?);
+        let (at, length, checksum) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        let end = at.checked_add(length).filter(|end| at == offset && *end <= start);
+        offset = end.ok_or_else(|| damaged("its sections do not fit it"))?;
+        let (start, end) = (at as usize, offset as usize);
+        sections.push(Place { kind, bin, start, end, checksum });
+    }
+    reader.end()?;
+    if offset != start {
+        return Err(damaged("it has bytes that are in no section"));
+    }
+    Ok((sum, sections))
 }
 
 /// What a part has of one kind and bin.
@@ -247,35 +321,10 @@ impl PartReader {
     pub(crate) fn new(name: PartName, bytes: Bytes) -> Result<Self, SnapshotError> {
         let file = &name.to_string();
         check_preamble(file, &bytes, MAGIC, VERSION)?;
-        let damaged = |why: &str| SnapshotError::damaged(file, why);
-        let body = bytes.len().checked_sub(TAIL).ok_or_else(|| damaged("it is cut short"))?;
-        let mut tail = Reader::new(file, bytes.slice(body..));
-        let (footer, sum) = (tail.u32()? as usize, tail.u64()?);
-        let start = body.checked_sub(footer).filter(|start| *start >= PREAMBLE);
-        let start = start.ok_or_else(|| damaged("it is cut short, or its end is changed"))?;
-        if checksum(&bytes[start..body + 4]) != sum {
-            return Err(damaged("its footer does not fit its checksum"));
-        }
-        let mut reader = Reader::new(file, bytes.slice(start..body));
-        let (execution, cut) = (reader.u64()?, reader.u64()?);
-        let found = PartName { execution, cut, worker: reader.u32()?, index: reader.u32()? };
-        if found != name {
-            return Err(damaged(&format!("it is \"{found}\" under another name")));
-        }
-        let mut sections = Vec::new();
-        let mut offset = PREAMBLE as u64;
-        for _ in 0..reader.count(SECTION)? {
-            let (kind, bin) = (reader.u16()?, reader.u32()?);
-            let (at, length, checksum) = (reader.u64()?, reader.u64()?, reader.u64()?);
-            let end = at.checked_add(length).filter(|end| at == offset && *end <= start as u64);
-            offset = end.ok_or_else(|| damaged("its sections do not fit it"))?;
-            let (start, end) = (at as usize, offset as usize);
-            sections.push(Place { kind, bin, start, end, checksum });
-        }
-        reader.end()?;
-        if offset != start as u64 {
-            return Err(damaged("it has bytes that are in no section"));
-        }
+        let length = bytes.len() as u64;
+        let tail = bytes.len().checked_sub(TAIL).ok_or_else(|| cut_short(file))?;
+        let start = footer_start(file, length, bytes.slice(tail..))? as usize;
+        let (sum, sections) = read_footer(name, start as u64, bytes.slice(start..))?;
         let entry = PartEntry { name, bytes: bytes.len() as u64, checksum: sum };
         Ok(PartReader { entry, bytes, sections })
     }
@@ -290,14 +339,7 @@ impl PartReader {
         mut wanted: impl FnMut(u16, u32) -> bool,
     ) -> impl Iterator<Item = Result<Section, SnapshotError>> {
         let sections = self.sections.iter().filter(move |at| wanted(at.kind, at.bin));
-        sections.map(|&Place { kind, bin, start, end, checksum: sum }| {
-            let bytes = self.bytes.slice(start..end);
-            if checksum(&bytes) != sum {
-                let why = format!("section {kind} of bin {bin} does not fit its checksum");
-                return Err(SnapshotError::damaged(&self.entry.name.to_string(), why));
-            }
-            Ok(Section { kind, bin, bytes })
-        })
+        sections.map(|place| place.section(self.entry.name, 0, &self.bytes))
     }
 
     /// Whether every section is whole.

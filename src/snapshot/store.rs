@@ -111,6 +111,8 @@ pub struct SnapshotInfo {
     pub cut: u64,
     /// The file of its manifest, from the root of the store.
     pub file: String,
+    /// Where it stands in the log of the store.
+    pub slot: u64,
     /// The execution that made it.
     pub execution: u64,
     /// The name of the program.
@@ -137,6 +139,7 @@ impl SnapshotInfo {
         SnapshotInfo {
             cut: commit.cut(),
             file: slot_file(commit.header.slot),
+            slot: commit.header.slot,
             execution: commit.header.execution,
             program: commit.header.program.clone(),
             bins: commit.header.bins,
@@ -356,6 +359,10 @@ impl SnapshotStore {
     pub(crate) fn uploads(&self, runtime: Handle) -> Uploads {
         let SnapshotOptions { pending_bytes_max, uploads_max, .. } = *self.options;
         Uploads::new(self.files.clone(), runtime, pending_bytes_max, uploads_max)
+    }
+
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
     pub(crate) fn options(&self) -> &SnapshotOptions {

@@ -139,7 +139,8 @@ impl Drop for Uploads {
     }
 }
 
-async fn store(files: &Files, part: Part) -> Result<PartEntry, SnapshotError> {
+/// Stores a part that nobody else makes.
+pub(super) async fn store(files: &Files, part: Part) -> Result<PartEntry, SnapshotError> {
     let file = part.entry.name.to_string();
     #[cfg(statefun_planted)]
     crate::planted::reach("part-begun");

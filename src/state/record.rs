@@ -86,18 +86,18 @@ impl StateHeader {
         })
     }
 
-    pub(super) fn expires(&self) -> bool {
+    pub(crate) fn expires(&self) -> bool {
         self.lifetime_ms > 0
     }
 
-    pub(super) fn expiration(&self) -> Expiration {
+    pub(crate) fn expiration(&self) -> Expiration {
         Expiration::of(self.lifetime_ms, self.counts_reads)
     }
 }
 
 /// What a record says.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Tag {
+pub(crate) enum Tag {
     Value = 1,
     Entry = 2,
     Elements = 3,
@@ -110,7 +110,7 @@ impl Tag {
 }
 
 /// Begins a record.
-pub(super) fn begin(to: &mut Vec<u8>, tag: Tag, column: u32, id: &Id) {
+pub(crate) fn begin(to: &mut Vec<u8>, tag: Tag, column: u32, id: &Id) {
     to.push(tag as u8);
     put_varint(to, u64::from(column));
     put_id(to, id);
@@ -118,15 +118,15 @@ pub(super) fn begin(to: &mut Vec<u8>, tag: Tag, column: u32, id: &Id) {
 
 /// A record, taken apart as far as that does not need to know the type of its state.
 #[derive(Debug)]
-pub(super) struct Record<'r> {
-    pub(super) tag: Tag,
-    pub(super) column: u64,
-    pub(super) id: Id,
-    pub(super) content: Reader<'r>,
+pub(crate) struct Record<'r> {
+    pub(crate) tag: Tag,
+    pub(crate) column: u64,
+    pub(crate) id: Id,
+    pub(crate) content: Reader<'r>,
 }
 
 impl<'r> Record<'r> {
-    pub(super) fn read(bytes: &'r [u8]) -> Result<Self, Damage> {
+    pub(crate) fn read(bytes: &'r [u8]) -> Result<Self, Damage> {
         let mut reader = Reader::new(bytes);
         let tag = reader.byte()?;
         let tag = Tag::ALL.into_iter().find(|known| *known as u8 == tag);

@@ -46,6 +46,7 @@ use crate::snapshot::{
 };
 
 pub use savepoint::Savepoint;
+pub(crate) use scribe::{HELD, TABLE, put_framed, section};
 pub(super) use scribe::{Scribe, SetNumber};
 
 /// When a program takes snapshots, and with which one it begins; each with its default.
@@ -199,7 +200,7 @@ pub struct SnapshotCounts {
 }
 
 impl SnapshotCounts {
-    fn count(&mut self, kind: RecordKind, is_over: bool) {
+    pub(crate) fn count(&mut self, kind: RecordKind, is_over: bool) {
         *match kind {
             RecordKind::Delayed if is_over => &mut self.delayed_over,
             RecordKind::State => &mut self.state,
@@ -226,7 +227,7 @@ impl SnapshotCounts {
 }
 
 /// The note of a manifest that has what is told of a snapshot.
-const NOTE: &str = "program";
+pub(crate) const NOTE: &str = "program";
 
 impl<T: Timestamp> SnapshotDone<T> {
     /// Of a cut of which nothing else is known.

@@ -27,7 +27,7 @@ use crate::records::{put_text, put_varint, put_with_length};
 use crate::snapshot::{Gathered, PartEntry, PartName, PartWriter, Process, SnapshotError};
 
 /// The number of a set of functions among those that share snapshots, in the order in which they are built.
-pub(in crate::dataflow) type SetNumber = u8;
+pub(crate) type SetNumber = u8;
 
 /// What one worker knows of cuts, and writes of the one that is open.
 pub(in crate::dataflow) struct Scribe<T: Timestamp> {
@@ -525,20 +525,20 @@ pub(super) fn both(one: Option<bool>, other: Option<bool>) -> Option<bool> {
 
 /// The kind of a section that says whose records a part has, and what numbers of function types in them
 /// mean: the name of the set, and a table of types, as often as is needed.
-pub(super) const TABLE: u16 = 0;
+pub(crate) const TABLE: u16 = 0;
 
 /// The kind of a section that has held egress, in parts of its own. A record is the number of the egress,
 /// varint, for which a table has its name as that of a function type; its time, with its length; and what
 /// was emitted, to the end. Both are MessagePack.
-pub(super) const HELD: u16 = 8;
+pub(crate) const HELD: u16 = 8;
 
 /// The kind of a section: of which set it is, and what it has.
-pub(super) fn section(set: SetNumber, kind: u16) -> u16 {
+pub(crate) fn section(set: SetNumber, kind: u16) -> u16 {
     u16::from(set) << 8 | kind
 }
 
 /// Adds what `write` adds, with its length before it.
-fn put_framed(section: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn put_framed(section: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let framed = put_with_length(section, |to| -> Result<(), Infallible> {
         write(to);
         Ok(())

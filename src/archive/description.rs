@@ -1,0 +1,111 @@
+//! What a snapshot says besides its records: of which program it is, and how far its sources had come.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::any::Any;
+use super::error::{ArchiveError, Kind};
+use crate::codec::{Codec, CodecError};
+use crate::dataflow::{NOTE, SnapshotCounts, SnapshotDone};
+use crate::snapshot::Commit;
+use crate::value::Value;
+
+/// What a snapshot says of the program besides its state and messages.
+///
+/// Times are those of the program's dataflow, as MessagePack.
+///
+/// ```
+/// use timely_statefun::archive::Description;
+///
+/// // The dataflow's times are `u64`, and nothing has happened yet.
+/// let description = Description::beginning("bank", &0u64)?;
+/// assert!(description.positions.is_empty());
+/// # Ok::<(), timely_statefun::archive::ArchiveError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Description {
+    /// The name of the program.
+    pub program: String,
+    /// The number of the cut. One that is written from this has a higher one.
+    pub cut: u64,
+    /// By ingress, the last position of each partition that it contains.
+    pub positions: BTreeMap<String, BTreeMap<u64, u64>>,
+    /// What was emitted at a time that is not at or after one of these is not emitted again.
+    pub complete: Vec<Bytes>,
+    /// All ingress that it contains is at or before one of these times.
+    pub latest: Vec<Bytes>,
+    /// The time before which no new event happens.
+    pub events: Option<Bytes>,
+}
+
+impl Description {
+    /// Of a program of this name, of which nothing has happened before `from`, the minimum of its times.
+    ///
+    /// # Errors
+    ///
+    /// If the time cannot be written.
+    pub fn beginning<T: Value>(program: &str, from: &T) -> Result<Self, ArchiveError> {
+        let mut time = Vec::new();
+        let written = Codec::<T>::SERDE.store(from, &mut time, true);
+        written
+            .map_err(|why| ArchiveError::invalid("the time of the beginning", why.to_string()))?;
+        Ok(Description {
+            program: program.to_owned(),
+            cut: 0,
+            positions: BTreeMap::new(),
+            complete: vec![time.into()],
+            latest: Vec::new(),
+            events: None,
+        })
+    }
+
+    /// Of a snapshot.
+    pub(super) fn of(commit: &Commit) -> Result<Self, ArchiveError> {
+        let damaged = |why: String| Kind::Snapshot(commit.damaged(why));
+        let note = commit.notes.get(NOTE);
+        let note = note.ok_or_else(|| damaged("it has no note of the program's".to_owned()))?;
+        let done: Result<SnapshotDone<Any>, _> = Codec::SERDE.read(note);
+        let done =
+            done.map_err(|why| damaged(format!("the program's note cannot be read: {why}")))?;
+        let SnapshotDone { positions, complete, latest, events, .. } = done;
+        let bytes = |times: Vec<Any>| times.iter().map(Any::bytes).collect();
+        Ok(Description {
+            program: commit.header.program.clone(),
+            cut: commit.cut(),
+            positions,
+            complete: bytes(complete),
+            latest: bytes(latest),
+            events: events.as_ref().map(Any::bytes),
+        })
+    }
+
+    /// The note that says so, of a cut.
+    pub(super) fn note(
+        &self,
+        cut: u64,
+        counts: SnapshotCounts,
+        bytes: u64,
+    ) -> Result<(String, Bytes), ArchiveError> {
+        let read = |time: &Bytes| -> Result<Any, CodecError> { Any::read(time) };
+        let wrong = |why: CodecError| {
+            ArchiveError::invalid("a time of the description", format!("is none: {why}"))
+        };
+        let all = |times: &[Bytes]| times.iter().map(read).collect::<Result<Vec<_>, _>>();
+        let done = SnapshotDone {
+            cut,
+            positions: self.positions.clone(),
+            complete: all(&self.complete).map_err(wrong)?,
+            latest: all(&self.latest).map_err(wrong)?,
+            events: self.events.as_ref().map(read).transpose().map_err(wrong)?,
+            counts,
+            bytes,
+            aligned: None,
+        };
+        let mut note = Vec::new();
+        Codec::SERDE.write(&done, &mut note).map_err(wrong)?;
+        Ok((NOTE.to_owned(), note.into()))
+    }
+}
