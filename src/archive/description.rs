@@ -29,7 +29,8 @@ use crate::value::Value;
 pub struct Description {
     /// The name of the program.
     pub program: String,
-    /// The number of the cut. One that is written from this has a higher one.
+    /// The number of the cut. One that is written from this has this number, or a higher one where there
+    /// were higher ones: so sinks, which know it, take what follows for new.
     pub cut: u64,
     /// By ingress, the last position of each partition that it contains.
     pub positions: BTreeMap<String, BTreeMap<u64, u64>>,

@@ -226,7 +226,7 @@ impl Writer {
         }
         let claim = store.claim(&identity, &found, found.snapshot.as_ref(), now_ms);
         let mut log: Log = archive.wait(claim)?;
-        let cut = log.first_cut().max(self.description.cut + 1).max(self.held_cut + 1);
+        let cut = log.first_cut().max(self.description.cut).max(self.held_cut);
         let (parts, held) = self.write(log.execution(), cut)?;
         let bytes = parts.iter().map(|part| part.bytes).sum();
         let held_parts: Vec<PartEntry> =
