@@ -86,6 +86,9 @@ pub mod deploying_functions {}
 #[doc = include_str!("../docs/writing-a-sink.md")]
 pub mod writing_a_sink {}
 
+#[doc = include_str!("../docs/snapshots-offline.md")]
+pub mod snapshots_offline {}
+
 /// The README's code, compiled and run with the other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
