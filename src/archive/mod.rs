@@ -37,6 +37,8 @@ mod merge;
 mod reading;
 mod record;
 mod sort;
+#[cfg(test)]
+mod tests;
 mod writing;
 
 use std::fmt;

@@ -247,7 +247,7 @@ mod tests {
                 assert!(sorter.gathered.capacity() <= memory_max.max(BUFFER), "{seed}");
                 expected.insert(key, body);
             }
-            assert_eq!(count == 20_000, runs_most == RUNS_MAX - 1, "seed {seed}: {runs_most}");
+            assert_eq!(count > 50, runs_most == RUNS_MAX - 1, "seed {seed}: {runs_most}");
             let mut sorted = sorter.finish().unwrap();
             for (key, body) in &expected {
                 assert_eq!(sorted.next().unwrap(), Some((&key[..], &body[..])), "seed {seed}");
