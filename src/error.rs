@@ -19,6 +19,14 @@ pub(crate) enum Kind {
     DuplicateEgress(String),
     #[error("state \"{state}\" of function type \"{function}\" is declared twice")]
     DuplicateState { function: String, state: String },
+    #[error("state \"{state}\" of function type \"{function}\" cannot be watched: {why}")]
+    NotWatchable { function: String, state: String, why: String },
+    #[error("state \"{state}\" of function type \"{function}\" is not watched, or as another type")]
+    NotWatched { function: String, state: String },
+    #[error(
+        "worker {worker} cannot attach look-ups, which it or all of {workers} workers have attached"
+    )]
+    LookUpsTaken { worker: usize, workers: usize },
     #[error(
         "function \"{0}\" needs a runtime, for asynchronous operations or calls, and none was given"
     )]
@@ -89,6 +97,23 @@ impl Error {
     /// A function declared two states of one name.
     pub fn is_duplicate_state(&self) -> bool {
         matches!(self.0, Kind::DuplicateState { .. })
+    }
+
+    /// A state is to be [watched](crate::Functions::watched) that its function does not declare, or declares
+    /// otherwise, or whose function is not bound.
+    pub fn is_not_watchable(&self) -> bool {
+        matches!(self.0, Kind::NotWatchable { .. })
+    }
+
+    /// Changes of a state were asked for that is not [watched](crate::Functions::watched), or is watched as
+    /// another type.
+    pub fn is_not_watched(&self) -> bool {
+        matches!(self.0, Kind::NotWatched { .. })
+    }
+
+    /// [Look-ups](crate::LookUps) were attached twice by one worker, or by more workers than they were made for.
+    pub fn is_look_ups_taken(&self) -> bool {
+        matches!(self.0, Kind::LookUpsTaken { .. })
     }
 
     /// A function declares asynchronous operations, or is remote, and the program gave no runtime.

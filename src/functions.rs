@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::lattice::Lattice;
-#[cfg(feature = "serve")]
 use timely::progress::Timestamp;
 use timely_statefun_operators::Order;
 use tokio::runtime::Handle;
@@ -18,7 +17,9 @@ use crate::clock::Clock;
 use crate::dead_letter::OnFailure;
 #[cfg(feature = "serve")]
 use crate::dispatch::Desk;
-use crate::dispatch::{Bound, Dispatcher, Egresses, ErasedEgress, Keeping, Names, Sums};
+use crate::dispatch::{
+    Bound, Dispatcher, Egresses, ErasedChanges, ErasedEgress, Keeping, Names, Sums,
+};
 use crate::egress::Egress;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind};
@@ -28,6 +29,7 @@ use crate::remote;
 use crate::state::{Conversion, Conversions, Declared};
 use crate::typed::TypedMessage;
 use crate::value::Value;
+use crate::watched::{Watchable, WatchedState};
 
 /// Limits of a set of functions, each with its default.
 ///
@@ -139,6 +141,7 @@ pub struct Functions<M, T = u64> {
     pub(crate) functions: Vec<(&'static str, Rc<Body<M, T>>)>,
     pub(crate) namespaces: Vec<(&'static str, Rc<Body<M, T>>)>,
     pub(crate) egresses: Vec<ErasedEgress<T>>,
+    pub(crate) watched: Vec<WatchedState<T>>,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) at_close: AtClose,
@@ -165,6 +168,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             functions: Vec::new(),
             namespaces: Vec::new(),
             egresses: Vec::new(),
+            watched: Vec::new(),
             limits: Limits::default(),
             clock: Clock::system(),
             at_close: AtClose::Wait,
@@ -369,6 +373,46 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
+    /// Has changes of a state told: of a value or a table that a function keeps, for
+    /// [`changes`](crate::Egresses::changes) and [`state`](crate::Egresses::state), and for
+    /// [look-ups](crate::Egresses::look_ups). State that nobody watches costs nothing more.
+    ///
+    /// The function may be embedded or remote, and be bound by itself or with its namespace. A remote function,
+    /// or one with a [registry](crate::Function::registry), cannot use another state of this name, with other
+    /// types: an invocation that does fails. So does one of a remote function that gives bytes which are no
+    /// value of the type. A state of any type is watched as [`TypedValue`](crate::TypedValue)s.
+    ///
+    /// In a [`check`](Self::check), it is a mistake if the function is not bound, or declares no such state.
+    ///
+    /// ```
+    /// use timely_statefun::{Function, Functions, FunctionType, ValueSpec};
+    ///
+    /// const COUNTER: FunctionType<u64> = FunctionType::new("example/counter");
+    /// const TOTAL: ValueSpec<u64> = ValueSpec::new("total");
+    ///
+    /// let counter = Function::new(|context, amount: &u64| {
+    ///     context.update(TOTAL, |total| *total += amount);
+    ///     Ok(())
+    /// });
+    /// let functions = Functions::<u64>::new().embedded(COUNTER, counter.value(TOTAL));
+    /// functions.watched(COUNTER, TOTAL).check().unwrap();
+    /// ```
+    #[must_use]
+    pub fn watched<I, S: Watchable>(mut self, of: FunctionType<I>, state: S) -> Self
+    where
+        T: Timestamp + Lattice,
+    {
+        self.add_watched(WatchedState::new(of.as_str(), state));
+        self
+    }
+
+    fn add_watched(&mut self, state: WatchedState<T>) {
+        let name = state.changes.state.name();
+        if !self.watched.iter().any(|known| known.is(state.changes.function, name)) {
+            self.watched.push(state);
+        }
+    }
+
     /// Binds the functions and egresses of a bundle: functions whose messages are of type `N`, which
     /// this program's messages carry.
     ///
@@ -419,6 +463,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         }
         for egress in bundle.egresses {
             self.bind_egress(egress);
+        }
+        for state in bundle.watched {
+            self.add_watched(state);
         }
         self.note(bundle.mistake.map_or(Ok(()), Err));
         self
@@ -486,6 +533,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     /// The first mistake that was made.
     pub fn check(&self) -> Result<(), Error> {
         self.mistake.clone().map_or(Ok(()), Err)?;
+        self.watched.iter().try_for_each(|state| self.check_watched(state))?;
         let mut bound = self.functions.iter().chain(&self.namespaces);
         let mixes = bound.clone().find(|(_, body)| body.join.is_some());
         if let (Order::Time, Some((name, _))) = (self.order, mixes) {
@@ -502,6 +550,28 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
                 Err(Kind::NoRuntime((*name).to_owned()).into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Checks that the state of a function that is bound can be watched.
+    fn check_watched(&self, state: &WatchedState<T>) -> Result<(), Error> {
+        let ErasedChanges { function, state, .. } = &state.changes;
+        let namespace = function.rsplit_once('/').map(|(namespace, _)| namespace);
+        let exact = self.functions.iter().find(|(name, _)| name == function);
+        let within = || self.namespaces.iter().find(|(name, _)| Some(*name) == namespace);
+        let mistake = |why| {
+            let (function, state) = ((*function).to_owned(), state.name().to_owned());
+            Err(Kind::NotWatchable { function, state, why }.into())
+        };
+        let Some((_, body)) = exact.or_else(within) else {
+            return mistake("no such function is bound".to_owned());
+        };
+        match state.among(&body.values) {
+            Ok(Some(_)) => Ok(()),
+            Err(reason) => mistake(reason.to_string()),
+            // Which states there are is found out at run time.
+            Ok(None) if body.registry.is_some() => state.check(),
+            Ok(None) => mistake("the function declares no such state".to_owned()),
         }
     }
 
@@ -568,7 +638,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         dead_letters_read: Rc<Cell<bool>>,
         worker: usize,
     ) -> Dispatcher<M, T, H> {
-        let Functions { functions, namespaces, egresses, limits, at_close, on_unbound, .. } = self;
+        let Functions { functions, namespaces, egresses, watched, limits, .. } = self;
+        let (at_close, on_unbound) = (self.at_close, self.on_unbound);
         let named = functions.into_iter();
         let bound = Bound {
             functions: named.map(|(name, body)| (TypeName::fixed(name), body)).collect(),
@@ -583,7 +654,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             when_full: limits.when_full,
             worker,
         };
-        let egresses = Egresses::new(egresses, dead_letters, dead_letters_read);
+        let watched = watched.into_iter().map(|state| state.changes).collect();
+        let egresses = Egresses::new(egresses, dead_letters, dead_letters_read).watching(watched);
         Dispatcher::new(bound, names, egresses)
     }
 

@@ -45,14 +45,16 @@ pub mod testing;
 mod tls;
 mod typed;
 mod value;
+mod watched;
 
 pub use address::{Address, FunctionType, Id, Namespace, TypeName};
 pub use buffer::BufferSpec;
 pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{
-    Acknowledge, Egresses, Handle, Held, Ingress, Persisted, PersistedUpdates, Released, Savepoint,
-    SinkHandle, SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions,
+    Acknowledge, AsOf, Egresses, Handle, Held, Ingress, LookUps, NotThere, Persisted,
+    PersistedUpdates, Released, Savepoint, SinkHandle, SnapshotCounts, SnapshotDone,
+    SnapshotPolicy, Snapshots, StatefulFunctions,
 };
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
 pub use dispatch::{Buffer, Context, NoCaller, Outcome, Table, TokenInUse};
@@ -76,6 +78,7 @@ pub use timely_statefun_operators::{LoopStats, Order, Positions, STOP_GRACE_STEP
 pub use tls::Pem;
 pub use typed::{Typed, TypedMessage, TypedValue};
 pub use value::{Named, Value, ValueSpec};
+pub use watched::{StateChange, Watchable};
 
 #[doc = include_str!("../docs/from-statefun.md")]
 pub mod from_statefun {}

@@ -234,6 +234,12 @@ impl<T: Timestamp, M> Inbox<'_, T, M> {
         self.flow.ingress()
     }
 
+    /// The time at which an [event](Self::event) would happen now. None once all ingress has closed, unless the
+    /// handler said that it awaits any. What is [emitted](Handler::emit) at it in the same activation leaves at it.
+    pub fn event_time(&self) -> Option<&T> {
+        self.flow.event_now()
+    }
+
     /// How many messages may be brought in now without keeping others from their turn. More are
     /// taken as well.
     pub fn room(&self) -> usize {

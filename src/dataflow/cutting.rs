@@ -25,7 +25,8 @@ use crate::state::Budget;
 
 /// Bytes that one activation writes of a cut: with them, it is not long until messages are handled again.
 const SLICE_BYTES: usize = 64 << 10;
-/// Addresses of which one activation emits again what they had emitted.
+/// Addresses of which one activation emits again what they had emitted, and entries of watched state that it
+/// tells of.
 const BACK_AT_ONCE: usize = 4096;
 
 /// What a set of functions has to do with snapshots.
@@ -335,20 +336,21 @@ impl<M: ExchangeData, T: Timestamp> Cutter<M, T> {
                     let finished = restoring.finish(dispatcher, back);
                     finished.map(|()| Work::More).map_err(|error| error.to_string())
                 }
-                // Then what was emitted to egresses whose records are kept.
-                None if dispatcher.bring_back(&T::minimum(), BACK_AT_ONCE) => Ok(Work::More),
-                None => {
-                    #[cfg(statefun_planted)]
-                    crate::planted::reach("restored");
-                    if let Some(Ending(releases)) = &self.releases {
-                        releases.restored(&restore.reading.borrow().held_cuts());
+                None => match dispatcher.bring_back(&T::minimum(), BACK_AT_ONCE) {
+                    Ok(false) => {
+                        #[cfg(statefun_planted)]
+                        crate::planted::reach("restored");
+                        if let Some(Ending(releases)) = &self.releases {
+                            releases.restored(&restore.reading.borrow().held_cuts());
+                        }
+                        if let Some(time) = restore.events_from.take() {
+                            back.events_from(time);
+                        }
+                        self.restore = None;
+                        Ok(Work::Done)
                     }
-                    if let Some(time) = restore.events_from.take() {
-                        back.events_from(time);
-                    }
-                    self.restore = None;
-                    Ok(Work::Done)
-                }
+                    more => more.map(|_| Work::More),
+                },
             },
         };
         restored.map_err(|why| {

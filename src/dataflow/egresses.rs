@@ -16,9 +16,11 @@ use timely::progress::Timestamp;
 use timely::progress::operate::FrontierInterest;
 use timely_statefun_operators::CutMarks;
 
+use super::changes::{self, Stamped};
 use super::handler::Chains;
 use super::ingress::{ComesBack, Ingress};
-use super::{Handle, Held, Releases, SnapshotDone, Snapshots};
+use super::{Handle, Held, LookUps, Releases, SnapshotDone, Snapshots};
+use crate::address::{FunctionType, Id};
 use crate::dead_letter::DeadLetter;
 #[cfg(feature = "testing")]
 use crate::dispatch::Holding;
@@ -26,6 +28,7 @@ use crate::dispatch::{Batch, ErasedEgress};
 use crate::egress::Egress;
 use crate::error::{Error, Kind};
 use crate::message::Envelope;
+use crate::watched::{StateChange, Watchable, WatchedState};
 
 const DEAD_LETTERS: &str = "timely-statefun/dead-letters";
 const SNAPSHOTS: &str = "timely-statefun/snapshots";
@@ -48,6 +51,9 @@ pub(crate) type Batches<'scope, T> = Stream<'scope, T, Vec<Batch>>;
 pub struct Egresses<'scope, T: Timestamp, M> {
     parts: RefCell<Vec<Option<Batches<'scope, T>>>>,
     bound: Vec<ErasedEgress<T>>,
+    watched: Vec<WatchedState<T>>,
+    /// The changes of each, once somebody has asked for them.
+    stamped: RefCell<Vec<Option<Stamped<'scope, T>>>>,
     dead_letters_read: Rc<Cell<bool>>,
     handle: Handle<T>,
     /// If snapshots are taken.
@@ -62,6 +68,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
     pub(super) fn new(
         parts: Vec<Batches<'scope, T>>,
         bound: Vec<ErasedEgress<T>>,
+        watched: Vec<WatchedState<T>>,
         dead_letters_read: Rc<Cell<bool>>,
         handle: Handle<T>,
         snapshots: Option<Cut<'scope, T>>,
@@ -74,7 +81,19 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
             None => (None, None, None),
         };
         let (snapshots, message) = (RefCell::new(snapshots), std::marker::PhantomData);
-        Egresses { parts, bound, dead_letters_read, handle, cutting, releases, snapshots, message }
+        let stamped = RefCell::new(watched.iter().map(|_| None).collect());
+        Egresses {
+            parts,
+            bound,
+            watched,
+            stamped,
+            dead_letters_read,
+            handle,
+            cutting,
+            releases,
+            snapshots,
+            message,
+        }
     }
 
     /// The records of an egress, each at the ingress time that caused it. Each egress can be taken
@@ -199,6 +218,113 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         R: Semigroup + 'static,
     {
         Ok(self.stream(egress)?.as_collection())
+    }
+
+    /// The changes of a state that is [watched](crate::Functions::watched), on the worker where its address lives,
+    /// in the order in which they happened.
+    ///
+    /// Each travels at the time of the message that caused it, and says by its [stamp](StateChange::stamp) when it
+    /// happens to its entry, which may be later: an entry never changes before its last change. One invocation
+    /// changes an entry once, whatever it does with it; one that fails changes nothing. What
+    /// [expires](crate::Expiration) changes at the time of an event soon after, as a delayed message would.
+    ///
+    /// After a restart the contents come first, at the minimum time, as if they had just come into being.
+    ///
+    /// # Errors
+    ///
+    /// If the state is not watched, or with other types.
+    pub fn changes<I, S: Watchable>(
+        &self,
+        of: FunctionType<I>,
+        state: S,
+    ) -> Result<Stream<'scope, T, Vec<StateChange<S::Key, S::Value, T>>>, Error> {
+        let (stamped, name) = self.stamped(of.as_str(), &state)?;
+        Ok(changes::changes(stamped, &format!("Changes [{name}]")))
+    }
+
+    /// What a state that is [watched](crate::Functions::watched) holds, as a differential collection of the id of
+    /// the address, the key of the entry, `()` for a value, and what it holds.
+    ///
+    /// At every time a key has at most one value, and finally the right one. It is what the state was when all
+    /// messages up to that time had been handled, and none later, if the program handles messages in
+    /// [the order of time](crate::Order::Time), or gives ingress of a time only after all before has been handled.
+    /// Otherwise a message of a later time may have been handled before one of an earlier, and a change then is
+    /// where the [stamps](StateChange::stamp) put it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`changes`](Self::changes).
+    pub fn state<I, S>(
+        &self,
+        of: FunctionType<I>,
+        state: S,
+    ) -> Result<VecCollection<'scope, T, (Id, S::Key, S::Value), isize>, Error>
+    where
+        T: Lattice,
+        S: Watchable<Key: Data, Value: Data>,
+    {
+        let name = format!("State [{} {}]", of.as_str(), state.name());
+        Ok(changes::collection(self.changes(of, state)?, &name))
+    }
+
+    /// Attaches look-ups to a state that is [watched](crate::Functions::watched), on this worker.
+    ///
+    /// # Errors
+    ///
+    /// As for [`changes`](Self::changes), and if this worker has attached them, or as many as there are to be.
+    pub fn look_ups<I, S>(
+        &self,
+        of: FunctionType<I>,
+        state: S,
+        look_ups: &LookUps<S::Key, S::Value, T>,
+    ) -> Result<(), Error>
+    where
+        T: Sync,
+        S: Watchable<Key: Send + Sync, Value: Send + Sync>,
+    {
+        let name = format!("Look-ups [{} {}]", of.as_str(), state.name());
+        let changes = self.changes(of, state)?;
+        let place = (changes.scope().index(), changes.scope().peers());
+        look_ups.attach(place, changes, &name)
+    }
+
+    fn stamped<S: Watchable>(
+        &self,
+        function: &str,
+        spec: &S,
+    ) -> Result<(Stamped<'scope, T>, String), Error> {
+        let state = spec.name();
+        let is_it = |watched: &WatchedState<T>| {
+            watched.is(function, state) && watched.changes.are_of::<S::Key, S::Value>()
+        };
+        let Some(at) = self.watched.iter().position(is_it) else {
+            let (function, state) = (function.to_owned(), state.to_owned());
+            return Err(Kind::NotWatched { function, state }.into());
+        };
+        let name = format!("{function} {state}");
+        Ok((self.stamped_at(at, &name), name))
+    }
+
+    /// The changes of the state with this number, for as many as want them.
+    fn stamped_at(&self, at: usize, name: &str) -> Stamped<'scope, T> {
+        let mut stamped = self.stamped.borrow_mut();
+        let stamped = stamped[at].get_or_insert_with(|| {
+            let part = self.parts.borrow_mut()[self.bound.len() + 1 + at].take();
+            let part = part.expect("nobody else takes it");
+            changes::stamped(part, &format!("Stamps [{name}]"), self.watched[at].stamper())
+        });
+        stamped.clone()
+    }
+
+    /// The changes of all states that are watched, with the names of the function type and the state.
+    #[cfg(feature = "testing")]
+    pub(crate) fn all_changes(&self) -> Vec<((&'static str, String), Stamped<'scope, T>)> {
+        let all = self.watched.iter().enumerate().map(|(at, watched)| {
+            let (function, state) = (watched.changes.function, watched.changes.state.name());
+            let stamped = self.stamped_at(at, &format!("{function} {state}"));
+            ((function, state.to_owned()), stamped)
+        });
+        all.collect()
     }
 
     /// The messages that were given up, each at its ingress time. While nobody takes them, they are

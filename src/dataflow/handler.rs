@@ -139,6 +139,10 @@ impl<M, T: Timestamp> Entrance<M, T> for Inbox<'_, T, Routed<M>> {
         self.frontier().is_empty()
     }
 
+    fn event_time(&self) -> Option<T> {
+        Inbox::event_time(self).cloned()
+    }
+
     fn room(&self) -> usize {
         Inbox::room(self)
     }
@@ -232,7 +236,8 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         self.dispatcher.note_time(self.clock.now_ms());
         #[cfg(feature = "testing")]
         if let Some(watch) = &self.watch {
-            watch.visit(&mut self.dispatcher, &T::minimum());
+            let time = inbox.event_time().cloned().unwrap_or_else(T::minimum);
+            watch.visit(&mut self.dispatcher, &time);
         }
         if let Some(cutter) = &mut self.cutter {
             cutter.poll(&mut self.dispatcher)?;

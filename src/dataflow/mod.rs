@@ -1,12 +1,14 @@
 //! The whole picture: streams of envelopes go through gates into one loop, and its egress comes out
 //! and is taken apart.
 
+mod changes;
 mod cutting;
 mod delivery;
 mod egresses;
 mod handler;
 mod held;
 mod ingress;
+mod look_ups;
 mod persist;
 mod releases;
 mod snapshots;
@@ -25,6 +27,7 @@ use handler::{Chains, FunctionHandler};
 pub use held::{Acknowledge, Held, Released};
 use ingress::Envelopes;
 pub use ingress::Ingress;
+pub use look_ups::{AsOf, LookUps, NotThere};
 pub use persist::{Persisted, PersistedUpdates};
 use releases::Releases;
 pub(crate) use snapshots::{HELD, NOTE, TABLE, put_framed, section};
@@ -83,7 +86,9 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
     let name = functions.name.clone();
     let config = loop_config(&functions, cutting.as_ref());
     let cuts = cutting.as_ref().map(Cutting::cuts);
-    let bound = functions.egresses.clone();
+    let (bound, watched) = (functions.egresses.clone(), functions.watched.clone());
+    // Behind the egresses come dead letters, and then changes of state.
+    let ports = bound.len() + 1 + watched.len();
     let dead_letters_read = Rc::new(Cell::new(false));
     let read = Rc::clone(&dead_letters_read);
     let place = (scope.index(), scope.peers());
@@ -98,13 +103,13 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
     let (parts, handle) = match holds.zip(cuts.clone()) {
         None => {
             let (output, handle) = keyed_loop(scope, &name, ingresses, config, cuts, handler);
-            (output.demux(&name, bound.len() + 1, route), handle)
+            (output.demux(&name, ports, route), handle)
         }
         Some((hold, cuts)) => {
             let (outputs, handle) =
                 holding_loop(scope, &name, ingresses, config, cuts, hold, handler);
-            let free = outputs.free.demux(&name, bound.len() + 1, route);
-            let kept = outputs.kept.demux(&format!("{name}, held"), bound.len() + 1, route);
+            let free = outputs.free.demux(&name, ports, route);
+            let kept = outputs.kept.demux(&format!("{name}, held"), ports, route);
             let is_held = |at: usize| bound.get(at).is_some_and(|egress| egress.holding.is_some());
             let parts = free.into_iter().zip(kept).enumerate();
             let parts = parts.map(|(at, (free, kept))| if is_held(at) { kept } else { free });
@@ -115,7 +120,7 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
         let Cutting { snapshots, releases, done, .. } = cutting;
         (snapshots, releases, chains, done)
     });
-    Ok(Egresses::new(parts, bound, dead_letters_read, handle, snapshots))
+    Ok(Egresses::new(parts, bound, watched, dead_letters_read, handle, snapshots))
 }
 
 fn loop_config<M, T: Timestamp>(

@@ -7,11 +7,10 @@ use std::rc::Rc;
 
 use super::held::{Holding, OfBin};
 use super::kept::{Emitter, Keeping};
-#[cfg(feature = "serve")]
 use crate::address::TypeName;
 use crate::egress::Egress;
 use crate::message::Mismatch;
-use crate::state::FunctionState;
+use crate::state::{Change, FunctionState, Watched};
 use crate::typed::{TypedMessage, TypedValue};
 use crate::value::Value;
 
@@ -115,6 +114,47 @@ impl<T> ErasedEgress<T> {
     /// Whether its records are of this type.
     pub(crate) fn carries<E: 'static>(&self) -> bool {
         self.type_id == TypeId::of::<E>()
+    }
+}
+
+/// Changes of one state of one function type, whose types are not in sight: what leaves like an egress.
+pub(crate) struct ErasedChanges<T> {
+    pub(crate) function: &'static str,
+    pub(crate) state: Watched,
+    type_id: TypeId,
+    make: fn() -> Box<dyn AnyBuffer<T>>,
+    /// Puts what was gathered among what leaves at this time.
+    put: fn(&mut dyn AnyBuffer<T>, &T, &mut dyn Any),
+}
+
+impl<T> Clone for ErasedChanges<T> {
+    fn clone(&self) -> Self {
+        ErasedChanges { state: self.state.clone(), ..*self }
+    }
+}
+
+impl<T: Clone + PartialEq + 'static> ErasedChanges<T> {
+    pub(crate) fn new<K: 'static, V: 'static>(function: &'static str, state: Watched) -> Self {
+        ErasedChanges {
+            function,
+            state,
+            type_id: TypeId::of::<Change<K, V>>(),
+            make: || Box::new(Buffer::<T, Change<K, V>>::new()),
+            put: |buffer, time, gathered| {
+                let buffer = buffer.as_any_mut().downcast_mut::<Buffer<T, Change<K, V>>>();
+                let buffer = buffer.expect("the buffer was made for these changes");
+                let gathered = gathered.downcast_mut::<Vec<Change<K, V>>>();
+                let gathered = gathered.expect("they are of one type");
+                gathered.drain(..).for_each(|change| buffer.push(time.clone(), change));
+            },
+        }
+    }
+}
+
+impl<T> ErasedChanges<T> {
+    /// Whether keys and values are of these types.
+    pub(crate) fn are_of<K: 'static, V: 'static>(&self) -> bool {
+        self.type_id == TypeId::of::<Change<K, V>>()
     }
 }
 
@@ -235,9 +275,10 @@ pub(super) enum TypedMistake {
     OtherType(Mismatch),
 }
 
-/// The egresses of one worker, in the order they were bound; dead letters come last.
+/// The egresses of one worker, in the order they were bound; then come dead letters, and then changes of state.
 pub(crate) struct Egresses<T> {
     bound: Vec<ErasedEgress<T>>,
+    watched: Vec<ErasedChanges<T>>,
     buffers: Vec<Box<dyn AnyBuffer<T>>>,
     /// Egresses the running invocation emitted to.
     touched: Vec<usize>,
@@ -264,6 +305,7 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
         let are_held = bound.iter().any(|egress| egress.holding.is_some());
         Egresses {
             bound,
+            watched: Vec::new(),
             buffers,
             touched: Vec::new(),
             left,
@@ -272,6 +314,29 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
             #[cfg(feature = "serve")]
             order: None,
         }
+    }
+
+    /// The same egresses, and changes of these states.
+    pub(crate) fn watching(mut self, watched: Vec<ErasedChanges<T>>) -> Self {
+        self.buffers.extend(watched.iter().map(|changes| (changes.make)()));
+        self.left.resize(self.buffers.len(), 0);
+        Egresses { watched, ..self }
+    }
+
+    /// The states of a function type that are watched, with the numbers under which their changes leave.
+    pub(super) fn watched_of(&self, function: &TypeName) -> Vec<(usize, Watched)> {
+        let first = self.bound.len() + 1;
+        let numbered = (first..).zip(&self.watched);
+        let of = numbered.filter(|(_, changes)| changes.function == function.as_str());
+        of.map(|(number, changes)| (number, changes.state.clone())).collect()
+    }
+
+    /// Has what was gathered of a state's changes leave at this time.
+    pub(super) fn put_changes(&mut self, state: &mut FunctionState, time: &T) {
+        let first = self.bound.len() + 1;
+        state.take_gathered(&mut |number, gathered| {
+            (self.watched[number - first].put)(&mut *self.buffers[number], time, gathered);
+        });
     }
 
     /// The same egresses, of which it is known in which order they were emitted to.
@@ -362,8 +427,8 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
 
     /// Emits a dead letter at once: giving a message up is never undone.
     pub(super) fn dead_letter<D: 'static>(&mut self, time: T, letter: D) {
-        let buffer = self.buffers.last_mut().and_then(|buffer| buffer.as_any_mut().downcast_mut());
-        let buffer: &mut Buffer<T, D> = buffer.expect("the last egress is that of dead letters");
+        let buffer = self.buffers[self.bound.len()].as_any_mut().downcast_mut();
+        let buffer: &mut Buffer<T, D> = buffer.expect("that of dead letters comes after all bound");
         buffer.push(time, letter);
     }
 

@@ -248,9 +248,39 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         }
     }
 
+    /// Tells, at this time, of what was restored: what state that is watched holds, some more entries, and then
+    /// what some more addresses had emitted. Says whether there is more.
+    ///
+    /// # Errors
+    ///
+    /// If something is watched as another type than it was stored as.
+    pub(crate) fn bring_back(&mut self, time: &T, at_once: usize) -> Result<bool, String> {
+        Ok(self.tell_contents(time, at_once)? || self.emit_again(time, at_once))
+    }
+
+    /// Tells, at this time, of some more entries of states that are watched, of what was restored. Says whether
+    /// there is more.
+    fn tell_contents(&mut self, time: &T, mut entries: usize) -> Result<bool, String> {
+        for (number, entry) in self.entries.iter_mut().enumerate() {
+            if !entry.state.is_watched() {
+                continue;
+            }
+            let told = entry.state.gather_contents(&mut entries);
+            self.egresses.put_changes(&mut entry.state, time);
+            let of_type = |why| {
+                let name = self.names.name(number as TypeIndex);
+                format!("of function type \"{name}\": {why}")
+            };
+            if told.map_err(of_type)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Emits again, at this time, what some more addresses had emitted, of what was restored. Says
     /// whether there is more.
-    pub(crate) fn bring_back(&mut self, time: &T, mut addresses: usize) -> bool {
+    fn emit_again(&mut self, time: &T, mut addresses: usize) -> bool {
         let mut next = self.kept.back.as_ref().map_or(0, |(at, ..)| *at);
         while let Some(&(egress, number)) = self.kept.kept.get(next) {
             let state = &mut self.entries[number as usize].state;

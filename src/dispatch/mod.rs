@@ -46,7 +46,7 @@ pub use context::{Context, NoCaller};
 pub use delayed::TokenInUse;
 #[cfg(feature = "serve")]
 pub(crate) use desk::{Asked, Desk, Turned};
-pub(crate) use egresses::{Batch, Egresses, ErasedEgress};
+pub(crate) use egresses::{Batch, Egresses, ErasedChanges, ErasedEgress};
 pub(crate) use held::{HeldRecords, Holding, OfBin, egress_of, type_of};
 pub(crate) use kept::{Keeping, Sums};
 pub(crate) use names::Names;
@@ -178,6 +178,10 @@ pub(crate) trait Entrance<M, T> {
 
     /// Whether no ingress will come any more.
     fn ingress_is_over(&self) -> bool;
+    /// The time at which a new event would happen, if one could.
+    fn event_time(&self) -> Option<T> {
+        None
+    }
     /// How many more messages should be brought in now.
     fn room(&self) -> usize;
     /// Brings in a new event, for whichever worker.
@@ -268,6 +272,8 @@ pub(crate) struct Dispatcher<M, T, H> {
     later: Later<M>,
     /// Whether delayed messages are sent off at once, since no ingress will come any more.
     hurrying: bool,
+    /// Whether there is no time at which state that is watched could expire.
+    is_timeless: bool,
     mailboxes: Mailboxes<M, H>,
     operations: Operations<M, H>,
     calls: Calls<M, T, H>,
@@ -302,6 +308,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             now_ms: 0,
             later: Later::default(),
             hurrying: false,
+            is_timeless: false,
             mailboxes: Mailboxes::default(),
             operations,
             calls,
@@ -327,6 +334,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             let state = body.as_ref().map(|body| {
                 let mut state = FunctionState::new(&body.values, body.registry);
                 self.keep_cuts_of(&mut state);
+                state.watch(self.egresses.watched_of(&name));
                 state
             });
             let state = state.unwrap_or_default();
@@ -499,9 +507,17 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         };
         let misused = mistake.is_some();
         // A mistake comes before whatever the function made of its consequences.
-        match mistake.map_or(result, Err) {
+        let mut result = mistake.map_or(result, Err);
+        let is_watched = state.is_watched();
+        if is_watched && result.is_ok() {
+            result = state.gather(&head.target).map_err(|reason| *reason);
+        }
+        match result {
             Ok(()) => {
                 state.commit(cursor);
+                if is_watched {
+                    self.egresses.put_changes(state, reached.outside.time());
+                }
                 note_bytes(&mut self.cuts, cut_bytes, state);
                 if !self.kept.is_empty() {
                     self.keep_emitted(head);
@@ -569,7 +585,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         {
             entrance.event(routed);
         }
-        self.expire(EXPIRED_AT_ONCE);
+        let time = entrance.event_time();
+        self.expire(EXPIRED_AT_ONCE, time.as_ref());
     }
 
     /// Brings in the outcome of an asynchronous operation. `Err` tells why there is none, and stops

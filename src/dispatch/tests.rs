@@ -212,7 +212,7 @@ fn state_of_all_functions_expires_by_the_time_that_was_told() {
     let egresses = vec![ErasedEgress::new(COUNTS)];
     let egresses = Egresses::new(egresses, LETTERS, Rc::new(Cell::new(true)));
     let mut dispatcher = Dispatcher::<i64, u32, u32>::new(bound, names.clone(), egresses);
-    assert_eq!((dispatcher.next_expiry(), dispatcher.expire(10)), (None, false));
+    assert_eq!((dispatcher.next_expiry(), dispatcher.expire(10, None)), (None, false));
 
     dispatcher.note_time(1_000);
     for id in 0..20 {
@@ -226,11 +226,11 @@ fn state_of_all_functions_expires_by_the_time_that_was_told() {
         dispatcher.entries.iter().map(|entry| entry.state.len()).collect()
     };
     dispatcher.note_time(1_099);
-    assert!(!dispatcher.expire(100));
+    assert!(!dispatcher.expire(100, None));
     assert_eq!(addresses(&dispatcher), [15, 5]);
 
     dispatcher.note_time(1_100);
-    assert!(dispatcher.expire(8), "there is more");
+    assert!(dispatcher.expire(8, None), "there is more");
     assert_eq!(addresses(&dispatcher).iter().sum::<usize>(), 13, "one was only looked at");
     assert_eq!(addresses(&dispatcher)[1], 1, "no type waits for another");
     drain(&mut dispatcher);
@@ -242,6 +242,6 @@ fn state_of_all_functions_expires_by_the_time_that_was_told() {
     let expected: Vec<_> = (0..20).map(|id| (0, if id == 0 { 2 } else { -1 })).collect();
     assert_eq!(counts, expected, "what has expired is not seen, gone or not");
     dispatcher.note_time(1_200);
-    while dispatcher.expire(3) {}
+    while dispatcher.expire(3, None) {}
     assert_eq!((addresses(&dispatcher), dispatcher.next_expiry()), (vec![0, 0], None));
 }

@@ -284,6 +284,45 @@ impl Declared {
         }
     }
 
+    /// Whether a state is this one, of the same types and with the same expiration.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.stores_like(other)
+            && self.expiration == other.expiration
+            && (*self.column()).type_id() == (*other.column()).type_id()
+    }
+
+    /// Whether a state has the same name, and is stored as this is.
+    pub(super) fn stores_like(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && same(&self.name, &other.name)
+            && same(&self.type_name, &other.type_name)
+            && same(&self.key_type, &other.key_type)
+    }
+
+    /// Why another state of its name is not the same.
+    pub(super) fn differs(&self, other: &Self) -> Box<Reason> {
+        self.misfit(&Wanted {
+            kind: other.kind,
+            name: &other.name,
+            key_type: &other.key_type,
+            type_name: &other.type_name,
+            expiration: other.expiration,
+            rust_type: other.rust_type,
+            codecs: other.codecs,
+            column: other.column,
+        })
+    }
+
+    /// The codec of its values, or of its elements.
+    pub(super) fn codec<V: 'static>(&self) -> &'static Codec<V> {
+        self.codecs[1].of()
+    }
+
+    /// The codecs of a table's keys and its values.
+    pub(super) fn codecs<K: 'static, V: 'static>(&self) -> (&'static Codec<K>, &'static Codec<V>) {
+        (self.codecs[0].of(), self.codecs[1].of())
+    }
+
     pub(super) fn column(&self) -> Box<dyn AnyColumn> {
         (self.column)(self.expiration, self.codecs)
     }

@@ -10,6 +10,7 @@
 mod addresses;
 mod buffer;
 mod buffer_stored;
+mod changes;
 mod chunks;
 mod column;
 mod conversions;
@@ -37,6 +38,7 @@ mod wheel;
 
 pub(crate) use addresses::Slot;
 pub(crate) use buffer::BufferAt;
+pub(crate) use changes::{Change, Watched};
 pub(crate) use chunks::Chunks;
 pub(crate) use conversions::{Conversion, Conversions};
 pub(crate) use declared::{Declared, Kind};
@@ -52,6 +54,7 @@ pub(crate) use wheel::{Wheel, WheelKey};
 
 use addresses::Addresses;
 use buffer::BufferColumn;
+use changes::Watching;
 use column::{AnyColumn, Column};
 use cuts::Cuts;
 use deadline::{Item, Upkeep};
@@ -103,6 +106,8 @@ pub(crate) struct FunctionState {
     cuts: Option<Box<Cuts>>,
     /// Whether what was restored is not what a delta could follow.
     is_altered: bool,
+    /// If somebody watches some of it.
+    watching: Option<Box<Watching>>,
     /// The address whose state came with what is handled, if that is how it comes.
     #[cfg(feature = "serve")]
     visit: Option<Box<visiting::Visit>>,
@@ -124,6 +129,7 @@ impl FunctionState {
             wheel: Wheel::default(),
             cuts: None,
             is_altered: false,
+            watching: None,
             #[cfg(feature = "serve")]
             visit: None,
         }
@@ -192,6 +198,9 @@ impl FunctionState {
         if let Some(at) = registry.find(wanted.name) {
             let declared = &self.declared[at];
             return if declared.fits(wanted) { Ok(at) } else { Err(declared.misfit(wanted)) };
+        }
+        if let Some(watching) = &self.watching {
+            watching.admits(wanted)?;
         }
         if !self.orphans.is_empty()
             && let Some(at) = self.adopt(wanted, cursor)?
@@ -400,11 +409,15 @@ impl FunctionState {
         let mut room = budget;
         while room > 0 {
             let Some((_, item)) = self.wheel.next_due(now_ms) else { return false };
+            let gathered = self.watching.is_some() && self.gather_expired(item, now_ms);
             let (addresses, wheel) = (&mut self.addresses, &mut self.wheel);
             let cuts = self.cuts.as_deref_mut();
             let mut upkeep = Upkeep { column: item.column, addresses, wheel, cuts };
             let column = &mut self.columns[item.column as usize];
             let pieces = column.expire(item, now_ms, room, &mut upkeep);
+            if gathered && pieces == 0 {
+                self.forget_expired(item);
+            }
             // An item that is set again counts as well: looking at it took time.
             room = room.saturating_sub(pieces.max(1));
             self.addresses.release_if_empty_by_id(item.slot);

@@ -26,7 +26,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::endpoint::TestEndpoint;
 use super::turned::TurnedRuntime;
 use crate::Order;
-use crate::address::Address;
+use crate::address::{Address, FunctionType};
 use crate::clock::{Clock, ClockHands};
 use crate::dataflow::{Handle, SnapshotDone, SnapshotPolicy, Snapshots, StatefulFunctions};
 use crate::dead_letter::{DeadLetter, Stopped};
@@ -35,6 +35,7 @@ use crate::egress::Egress;
 use crate::functions::Functions;
 use crate::message::Envelope;
 use crate::snapshot::{RestoreFrom, SnapshotError, SnapshotOptions, SnapshotStatus, SnapshotStore};
+use crate::watched::{StateChange, Watchable};
 
 /// The name of the ingress.
 const INGRESS: &str = "test";
@@ -111,9 +112,14 @@ struct Running<M: ExchangeData + Clone, T: Timestamp> {
 /// Records of one time: a `Vec` of the egress's type.
 type Batch<T> = (T, Box<dyn Any>);
 
+/// Changes of one time: a `Vec` of [`StateChange`]s.
+type SharedBatch<T> = (T, Rc<dyn Any>);
+
 /// What has left.
 struct Out<M, T> {
     egresses: RefCell<BTreeMap<&'static str, Vec<Batch<T>>>>,
+    /// Changes of states that are watched, by function type and state.
+    changes: RefCell<BTreeMap<(&'static str, String), Vec<SharedBatch<T>>>>,
     letters: RefCell<Vec<(T, DeadLetter<M>)>>,
     done: RefCell<Vec<SnapshotDone<T>>>,
 }
@@ -367,6 +373,37 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         records.collect()
     }
 
+    /// Takes the changes of a state that is [watched](Functions::watched) since they were taken before, each
+    /// with the time of the message that caused it, in the order in which they happened.
+    ///
+    /// # Panics
+    ///
+    /// If the state is not watched, or with other types.
+    #[track_caller]
+    pub fn take_changes<I, S: Watchable>(
+        &mut self,
+        of: FunctionType<I>,
+        state: S,
+    ) -> Vec<(T, StateChange<S::Key, S::Value, T>)> {
+        let (function, state) = (of.as_str(), state.name());
+        let mut changes = self.out().changes.borrow_mut();
+        let batches =
+            changes.iter_mut().find(|(known, _)| (known.0, &*known.1) == (function, state));
+        let Some((_, batches)) = batches else {
+            panic!("state \"{state}\" of \"{function}\" is not watched");
+        };
+        let taken = std::mem::take(batches).into_iter().flat_map(|(time, batch)| {
+            match batch.downcast::<Vec<StateChange<S::Key, S::Value, T>>>() {
+                Ok(changes) => {
+                    let changes = Rc::unwrap_or_clone(changes).into_iter();
+                    changes.map(move |change| (time.clone(), change))
+                }
+                Err(_) => panic!("state \"{state}\" is watched as another type"),
+            }
+        });
+        taken.collect()
+    }
+
     /// Takes the messages that were given up since they were taken before, each with its time.
     pub fn take_dead_letters(&mut self) -> Vec<(T, DeadLetter<M>)> {
         self.out().letters.take()
@@ -525,6 +562,7 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         let names = functions.egresses.iter().map(|egress| (egress.name, Vec::new()));
         let out = Rc::new(Out {
             egresses: RefCell::new(names.collect()),
+            changes: RefCell::default(),
             letters: RefCell::default(),
             done: RefCell::default(),
         });
@@ -544,6 +582,18 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
                         let taken = egresses.get_mut(name).expect("it is bound");
                         let time = capability.time();
                         taken.extend(batches.drain(..).map(|batch| (time.clone(), batch.records)));
+                    });
+                });
+            }
+            for (of, changes) in egresses.all_changes() {
+                let out = Rc::clone(&out);
+                out.changes.borrow_mut().insert(of.clone(), Vec::new());
+                changes.sink(Pipeline, "Take changes", move |(input, _)| {
+                    input.for_each(|capability, batches| {
+                        let mut changes = out.changes.borrow_mut();
+                        let taken = changes.get_mut(&of).expect("it is watched");
+                        let time = capability.time();
+                        taken.extend(batches.drain(..).map(|batch| (time.clone(), batch)));
                     });
                 });
             }
