@@ -52,7 +52,7 @@ pub use buffer::BufferSpec;
 pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{
-    Acknowledge, AsOf, Egresses, Handle, Held, Ingress, LookUps, NotThere, Persisted,
+    Acknowledge, AsOf, Egresses, Handle, Held, Ingress, LookUps, LookedUp, NotThere, Persisted,
     PersistedUpdates, Released, Savepoint, SinkHandle, SnapshotCounts, SnapshotDone,
     SnapshotPolicy, Snapshots, StatefulFunctions,
 };
@@ -78,7 +78,7 @@ pub use timely_statefun_operators::{LoopStats, Order, Positions, STOP_GRACE_STEP
 pub use tls::Pem;
 pub use typed::{Typed, TypedMessage, TypedValue};
 pub use value::{Named, Value, ValueSpec};
-pub use watched::{StateChange, Watchable};
+pub use watched::{ChangeOf, EntryOf, StateChange, Watchable};
 
 #[doc = include_str!("../docs/from-statefun.md")]
 pub mod from_statefun {}

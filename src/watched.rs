@@ -94,6 +94,12 @@ pub struct StateChange<K, V, T = u64> {
     pub is_raised: bool,
 }
 
+/// What is told of each change of a state.
+pub type ChangeOf<S, T = u64> = StateChange<<S as Watchable>::Key, <S as Watchable>::Value, T>;
+
+/// An entry of a state in a collection: the id of the address, the key, and what is held.
+pub type EntryOf<S> = (Id, <S as Watchable>::Key, <S as Watchable>::Value);
+
 /// A state that is watched.
 pub(crate) struct WatchedState<T> {
     /// What the core knows of it.

@@ -12,7 +12,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use differential_dataflow::lattice::Lattice;
 use pair::Pair;
@@ -22,13 +24,16 @@ use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::UnorderedInput;
+use timely::dataflow::operators::{Input, Inspect};
 use timely::progress::Timestamp;
 use timely::progress::timestamp::Refines;
 use timely::worker::Worker;
 use timely_statefun::{
     Context, Egress, Egresses, Envelope, Function, FunctionResult, FunctionType, Functions, Id,
-    OnFailure, Order, StateChange, StatefulFunctions, TableSpec, ValueSpec, Watchable,
+    OnFailure, Order, SnapshotOptions, SnapshotPolicy, SnapshotStore, Snapshots, StateChange,
+    StatefulFunctions, TableSpec, ValueSpec, Watchable,
 };
+use tokio::runtime::Runtime;
 
 const NODE: FunctionType<Call> = FunctionType::new("live/node");
 /// How often an address was written.
@@ -66,6 +71,11 @@ type Entry = (u8, String, u64);
 
 const NODES: u64 = 8;
 
+/// Whether a call changes nothing in the end.
+fn fails(seed: u64) -> bool {
+    support::mix(seed).is_multiple_of(5)
+}
+
 fn act<T: Timestamp>(context: &mut Context<'_, Call, T>, call: &Call) -> FunctionResult {
     let mut random = Random(call.seed);
     let count = context.update(COUNT, |count| *count += 1);
@@ -89,7 +99,7 @@ fn act<T: Timestamp>(context: &mut Context<'_, Call, T>, call: &Call) -> Functio
     let (id, value) = (context.id().clone(), context.get(VALUE).copied());
     let table = context.table(TABLE).iter().map(|(key, value)| (*key, *value)).collect();
     context.emit(STATES, Kept { id, count, value, table });
-    if random.below(5) == 0 {
+    if fails(call.seed) {
         return Err("it changes nothing".into());
     }
     Ok(())
@@ -303,7 +313,7 @@ fn check_from<T: Timestamp + Lattice + Debug>(
     raised
 }
 
-const RUNS: u64 = 25;
+const RUNS: u64 = 12;
 
 #[test]
 fn at_every_time_collections_are_what_a_model_says() {
@@ -356,4 +366,116 @@ fn times_may_be_ordered_in_part() {
         raised += check(seen, &times);
     }
     assert!(raised > 50, "{raised} stamps were raised");
+}
+
+fn threads() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().unwrap())
+}
+
+/// Goes on from the newest snapshot up to a record of the source. Halfway a snapshot is taken; the program is
+/// killed when that is durable and all is given, or comes to its end.
+fn execution(
+    worker: &mut Worker,
+    store: &SnapshotStore,
+    source: &[(u64, Envelope<Call>)],
+    ends: bool,
+    durable: &Arc<AtomicUsize>,
+) -> Seen<u64> {
+    let policy = SnapshotPolicy::new("live").on_request();
+    let snapshots = Snapshots::<u64>::begin(worker, store, threads().handle(), &policy).unwrap();
+    let dataflow = worker.next_dataflow_index();
+    let (mut input, handle, logs) = worker.dataflow::<u64, _, _>(|scope| {
+        let (input, stream) = scope.new_input::<Vec<Envelope<Call>>>();
+        let ingress = snapshots.replayed("source", stream);
+        let egresses = ingress.stateful_functions(functions(Order::Arrival)).unwrap();
+        let durable = Arc::clone(durable);
+        egresses.snapshots().unwrap().inspect(move |_| _ = durable.fetch_add(1, SeqCst));
+        (input, egresses.handle(), log(&egresses))
+    });
+    let from = snapshots.positions("source").get(&0).map_or(0, |last| last + 1) as usize;
+    let is_first = worker.index() == 0;
+    let half = from + (source.len() - from) / 2;
+    for (at, (time, envelope)) in source.iter().enumerate().skip(from) {
+        if is_first {
+            input.advance_to(*time);
+            input.send(envelope.clone().read_at(0, at as u64));
+            input.flush();
+            if at == half {
+                snapshots.request();
+            }
+        }
+        worker.step();
+    }
+    let began = Instant::now();
+    while durable.load(SeqCst) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "no snapshot is durable");
+        worker.step_or_park(Some(Duration::from_micros(500)));
+    }
+    if ends {
+        drop(input);
+        handle.run(worker).unwrap();
+    } else {
+        (0..50).for_each(|_| _ = worker.step());
+        worker.drop_dataflow(dataflow);
+    }
+    logs.take()
+}
+
+/// What must be there first: what each address kept before the first of these states of it, or, if there is none,
+/// what is said to be there, which the next execution finds out.
+fn begin(seen: &[Seen<u64>], known: &BTreeMap<(String, u64), Kept>) -> BTreeMap<Entry, u64> {
+    let (mut firsts, mut begin) = (BTreeMap::new(), BTreeMap::new());
+    for (_, kept) in seen.iter().flat_map(|seen| &seen.states) {
+        firsts.entry(kept.id.to_string()).or_insert(kept.count);
+    }
+    for (id, first) in firsts.iter().filter(|(_, first)| **first > 1) {
+        begin.extend(known[&(id.clone(), first - 1)].entries());
+    }
+    for (time, stamp, _, entry, old, new) in seen.iter().flat_map(|seen| &seen.changes) {
+        if !firsts.contains_key(&entry.1) {
+            assert_eq!((*time, *stamp, *old), (0, 0, None), "{entry:?} changed without a state");
+            begin.extend(new.map(|new| (entry.clone(), new)));
+        }
+    }
+    begin
+}
+
+#[test]
+fn after_a_restart_on_other_workers_contents_come_first() {
+    let times: Vec<u64> = (0..60).collect();
+    for (number, layout) in [[1, 2, 4, 1], [4, 2, 1, 2], [2, 2, 4, 4]].into_iter().enumerate() {
+        let _running = Running(format!("workers {layout:?}"));
+        let store = SnapshotStore::open("memory:", SnapshotOptions::default()).unwrap();
+        let mut random = Random(number as u64 + 100);
+        let mut record = |at: u64| {
+            let call = Call { seed: random.any(), fuel: random.below(5) };
+            // Times are not in the order of the source, but at 0 nothing happens.
+            (1 + at / 4, NODE.message(random.below(NODES), call))
+        };
+        let mut source: Vec<_> = (0..160).map(&mut record).collect();
+        // In the end each address says what it keeps.
+        let seed = (0..).find(|seed| !fails(*seed)).unwrap();
+        for id in 0..NODES {
+            source.push((45, NODE.message(id, Call { seed, fuel: 0 })));
+        }
+        let mut known = BTreeMap::new();
+        let mut told = 0;
+        for (number, workers) in layout.into_iter().enumerate() {
+            let is_last = number + 1 == layout.len();
+            let upto = if is_last { source.len() } else { (number + 1) * 40 };
+            let given: Vec<_> = source[..upto].to_vec();
+            let (store, durable) = (store.clone(), Arc::<AtomicUsize>::default());
+            let seen = on_workers(workers, move |worker| {
+                execution(worker, &store, &given, is_last, &durable)
+            });
+            let begin = begin(&seen, &known);
+            told += begin.len();
+            for (_, kept) in seen.iter().flat_map(|seen| &seen.states) {
+                known.insert((kept.id.to_string(), kept.count), kept.clone());
+            }
+            check_from(seen, &times, &begin);
+        }
+        assert!(told > 50, "only {told} entries were restored");
+    }
 }

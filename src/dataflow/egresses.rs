@@ -20,7 +20,7 @@ use super::changes::{self, Stamped};
 use super::handler::Chains;
 use super::ingress::{ComesBack, Ingress};
 use super::{Handle, Held, LookUps, Releases, SnapshotDone, Snapshots};
-use crate::address::{FunctionType, Id};
+use crate::address::FunctionType;
 use crate::dead_letter::DeadLetter;
 #[cfg(feature = "testing")]
 use crate::dispatch::Holding;
@@ -28,7 +28,7 @@ use crate::dispatch::{Batch, ErasedEgress};
 use crate::egress::Egress;
 use crate::error::{Error, Kind};
 use crate::message::Envelope;
-use crate::watched::{StateChange, Watchable, WatchedState};
+use crate::watched::{ChangeOf, EntryOf, Watchable, WatchedState};
 
 const DEAD_LETTERS: &str = "timely-statefun/dead-letters";
 const SNAPSHOTS: &str = "timely-statefun/snapshots";
@@ -223,7 +223,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
     /// The changes of a state that is [watched](crate::Functions::watched), on the worker where its address lives,
     /// in the order in which they happened.
     ///
-    /// Each travels at the time of the message that caused it, and says by its [stamp](StateChange::stamp) when it
+    /// Each travels at the time of the message that caused it, and says by its [stamp](crate::StateChange::stamp) when it
     /// happens to its entry, which may be later: an entry never changes before its last change. One invocation
     /// changes an entry once, whatever it does with it; one that fails changes nothing. What
     /// [expires](crate::Expiration) changes at the time of an event soon after, as a delayed message would.
@@ -237,7 +237,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         &self,
         of: FunctionType<I>,
         state: S,
-    ) -> Result<Stream<'scope, T, Vec<StateChange<S::Key, S::Value, T>>>, Error> {
+    ) -> Result<Stream<'scope, T, Vec<ChangeOf<S, T>>>, Error> {
         let (stamped, name) = self.stamped(of.as_str(), &state)?;
         Ok(changes::changes(stamped, &format!("Changes [{name}]")))
     }
@@ -249,7 +249,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
     /// messages up to that time had been handled, and none later, if the program handles messages in
     /// [the order of time](crate::Order::Time), or gives ingress of a time only after all before has been handled.
     /// Otherwise a message of a later time may have been handled before one of an earlier, and a change then is
-    /// where the [stamps](StateChange::stamp) put it.
+    /// where the [stamps](crate::StateChange::stamp) put it.
     ///
     /// # Errors
     ///
@@ -258,7 +258,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         &self,
         of: FunctionType<I>,
         state: S,
-    ) -> Result<VecCollection<'scope, T, (Id, S::Key, S::Value), isize>, Error>
+    ) -> Result<VecCollection<'scope, T, EntryOf<S>, isize>, Error>
     where
         T: Lattice,
         S: Watchable<Key: Data, Value: Data>,

@@ -102,6 +102,9 @@ pub struct AsOf<X, T = u64> {
     pub frontier: Arc<[T]>,
 }
 
+/// What comes of a look-up.
+pub type LookedUp<X, T = u64> = Result<AsOf<X, T>, NotThere>;
+
 /// Why a look-up finds nothing out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
@@ -146,7 +149,7 @@ where
     /// # Errors
     ///
     /// If not all workers have attached yet, or the address lives in another process.
-    pub fn get(&self, id: &Id, key: &K) -> Result<AsOf<Option<V>, T>, NotThere> {
+    pub fn get(&self, id: &Id, key: &K) -> LookedUp<Option<V>, T> {
         let state = self.of(id)?;
         let found = state.contents.get(id).and_then(|entries| entries.get(key)).cloned();
         Ok(AsOf { found, frontier: Arc::clone(&state.frontier) })
@@ -157,7 +160,7 @@ where
     /// # Errors
     ///
     /// As for [`get`](Self::get).
-    pub fn entries(&self, id: &Id) -> Result<AsOf<Vec<(K, V)>, T>, NotThere> {
+    pub fn entries(&self, id: &Id) -> LookedUp<Vec<(K, V)>, T> {
         let state = self.of(id)?;
         let entries = state.contents.get(id).into_iter().flatten();
         let found = entries.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -170,10 +173,7 @@ where
     /// # Errors
     ///
     /// If not all workers have attached yet.
-    pub fn scan(
-        &self,
-        mut holds: impl FnMut(&Id, &K, &V) -> bool,
-    ) -> Result<AsOf<Vec<(Id, K, V)>, T>, NotThere> {
+    pub fn scan(&self, mut holds: impl FnMut(&Id, &K, &V) -> bool) -> LookedUp<Vec<(Id, K, V)>, T> {
         let state = self.complete()?;
         let mut found = Vec::new();
         for (id, entries) in &state.contents {

@@ -27,7 +27,7 @@ use handler::{Chains, FunctionHandler};
 pub use held::{Acknowledge, Held, Released};
 use ingress::Envelopes;
 pub use ingress::Ingress;
-pub use look_ups::{AsOf, LookUps, NotThere};
+pub use look_ups::{AsOf, LookUps, LookedUp, NotThere};
 pub use persist::{Persisted, PersistedUpdates};
 use releases::Releases;
 pub(crate) use snapshots::{HELD, NOTE, TABLE, put_framed, section};

@@ -251,6 +251,9 @@ trait Gather {
 /// Why state in a column of another type than the watched one's cannot be told.
 const OTHER_TYPE: &str = "it is kept as another type";
 
+/// What a value was, and what it is.
+type Wrote<V> = (Option<V>, Option<V>);
+
 struct Values<V: 'static> {
     type_name: String,
     codec: &'static Codec<V>,
@@ -283,7 +286,7 @@ impl<V: Clone + 'static> Values<V> {
     fn wrote<X: 'static>(
         column: &Column<X>,
         read: impl Fn(&X) -> Result<V, CodecError>,
-    ) -> Result<Option<(Option<V>, Option<V>)>, CodecError> {
+    ) -> Result<Option<Wrote<V>>, CodecError> {
         let Some((slot, was)) = column.before.first() else { return Ok(None) };
         let old = was.as_ref().map(&read).transpose()?;
         let new = column.get(*slot).map(&read).transpose()?;

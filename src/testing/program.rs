@@ -35,7 +35,7 @@ use crate::egress::Egress;
 use crate::functions::Functions;
 use crate::message::Envelope;
 use crate::snapshot::{RestoreFrom, SnapshotError, SnapshotOptions, SnapshotStatus, SnapshotStore};
-use crate::watched::{StateChange, Watchable};
+use crate::watched::{ChangeOf, Watchable};
 
 /// The name of the ingress.
 const INGRESS: &str = "test";
@@ -112,14 +112,17 @@ struct Running<M: ExchangeData + Clone, T: Timestamp> {
 /// Records of one time: a `Vec` of the egress's type.
 type Batch<T> = (T, Box<dyn Any>);
 
-/// Changes of one time: a `Vec` of [`StateChange`]s.
+/// Changes of one time: a `Vec` of [`ChangeOf`]s.
 type SharedBatch<T> = (T, Rc<dyn Any>);
+
+/// Changes of states, by function type and state.
+type Changes<T> = BTreeMap<(&'static str, String), Vec<SharedBatch<T>>>;
 
 /// What has left.
 struct Out<M, T> {
     egresses: RefCell<BTreeMap<&'static str, Vec<Batch<T>>>>,
-    /// Changes of states that are watched, by function type and state.
-    changes: RefCell<BTreeMap<(&'static str, String), Vec<SharedBatch<T>>>>,
+    /// Of states that are watched.
+    changes: RefCell<Changes<T>>,
     letters: RefCell<Vec<(T, DeadLetter<M>)>>,
     done: RefCell<Vec<SnapshotDone<T>>>,
 }
@@ -384,7 +387,7 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
         &mut self,
         of: FunctionType<I>,
         state: S,
-    ) -> Vec<(T, StateChange<S::Key, S::Value, T>)> {
+    ) -> Vec<(T, ChangeOf<S, T>)> {
         let (function, state) = (of.as_str(), state.name());
         let mut changes = self.out().changes.borrow_mut();
         let batches =
@@ -393,7 +396,7 @@ impl<M: ExchangeData + Clone, T: Timestamp + TotalOrder + Refines<()>> TestProgr
             panic!("state \"{state}\" of \"{function}\" is not watched");
         };
         let taken = std::mem::take(batches).into_iter().flat_map(|(time, batch)| {
-            match batch.downcast::<Vec<StateChange<S::Key, S::Value, T>>>() {
+            match batch.downcast::<Vec<ChangeOf<S, T>>>() {
                 Ok(changes) => {
                     let changes = Rc::unwrap_or_clone(changes).into_iter();
                     changes.map(move |change| (time.clone(), change))
