@@ -9,6 +9,9 @@
 //!   and number, and where they are cancelled a `HashMap` by token beside it.
 //! * Asynchronous operations that are ready at once, as many under way as may be: the ceiling spawns the
 //!   same futures and takes their outcomes from a channel.
+//! * Values that are watched, whose changes are read, and values that are not where others are: the ceiling is
+//!   a program that watches nothing. The second must be at least 0.98 of it.
+//! * Look-ups from another thread: the ceiling is a `HashMap` behind a lock.
 //!
 //! `cargo bench --bench state`, or `-- --quick` for about a minute. Each figure is one line of JSON; what
 //! a person wants to know goes to the standard error. Every case has a process of its own, since memory
@@ -21,10 +24,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use timely::dataflow::operators::Input;
+use timely::dataflow::operators::{Input, Inspect};
 use timely_statefun::{
-    BufferSpec, Clock, ClockHands, Envelope, Function, FunctionType, Functions, Handle, Limits,
-    Outcome, StatefulFunctions, TableSpec,
+    BufferSpec, Clock, ClockHands, Envelope, Function, FunctionType, Functions, Handle, Id, Limits,
+    LookUps, Outcome, StatefulFunctions, TableSpec, ValueSpec,
 };
 
 const WORKER: FunctionType<Job> = FunctionType::new("bench/worker");
@@ -349,8 +352,143 @@ fn operations(bench: &mut Bench<'_>, runtime: &tokio::runtime::Handle, operation
     compare("asynchronous operations", operations as f64, library, began.elapsed());
 }
 
+/// What of a program is watched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watches {
+    Nothing,
+    /// A value that is not written.
+    Another,
+    It,
+}
+
+const COUNTER: FunctionType<u64> = FunctionType::new("bench/counter");
+const OTHER: FunctionType<u64> = FunctionType::new("bench/other");
+const COUNT: ValueSpec<u64> = ValueSpec::new("count");
+const IDS: u64 = 100_000;
+
+/// A program of functions that count.
+struct Counting {
+    input: timely::dataflow::InputHandleVec<u64, Envelope<u64>>,
+    handle: Handle<u64>,
+    look_ups: Option<LookUps<(), u64>>,
+    times: u64,
+    sent: u64,
+}
+
+impl Counting {
+    fn new(worker: &mut timely::worker::Worker, watches: Watches, looks: bool) -> Self {
+        let look_ups = looks.then(|| LookUps::new(1));
+        let (input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+            let (input, stream) = scope.new_input::<Vec<Envelope<u64>>>();
+            let counter = || {
+                Function::new(|context, number: &u64| {
+                    context.update(COUNT, |count| *count += number);
+                    Ok(())
+                })
+                .value(COUNT)
+            };
+            let functions = Functions::new().embedded(COUNTER, counter());
+            let functions = functions.embedded(OTHER, counter());
+            let functions = match watches {
+                Watches::Nothing => functions,
+                Watches::Another => functions.watched(OTHER, COUNT),
+                Watches::It => functions.watched(COUNTER, COUNT),
+            };
+            let egresses = stream.stateful_functions(functions).expect("bound once each");
+            if watches == Watches::It {
+                let changes = egresses.changes(COUNTER, COUNT).expect("it is watched");
+                changes.inspect(|change| _ = black_box(change));
+            }
+            if let Some(look_ups) = &look_ups {
+                egresses.look_ups(COUNTER, COUNT, look_ups).expect("it is watched");
+            }
+            (input, egresses.handle())
+        });
+        Counting { input, handle, look_ups, times: 0, sent: 0 }
+    }
+
+    /// How long it takes to count so many messages, at a time of their own.
+    fn time(&mut self, worker: &mut timely::worker::Worker, messages: u64) -> Duration {
+        let began = Instant::now();
+        for number in self.sent..self.sent + messages {
+            self.input.send(COUNTER.message(mix(number) % IDS, 1));
+        }
+        self.sent += messages;
+        self.times += 1;
+        self.input.advance_to(self.times);
+        let (handle, sent) = (&self.handle, self.sent);
+        handle
+            .run_while(worker, || handle.stats().handled < sent)
+            .unwrap_or_else(|stopped| panic!("{stopped}"));
+        began.elapsed()
+    }
+}
+
+/// Values that are watched, and values that are not where others are.
+fn watched(quick: bool) {
+    let (rounds, messages) = if quick { (9, 300_000) } else { (25, 1_000_000) };
+    timely::execute_directly(move |worker| {
+        let watches = [Watches::Nothing, Watches::Another, Watches::It];
+        let mut programs = watches.map(|watches| Counting::new(worker, watches, false));
+        let mut best = [Duration::MAX; 3];
+        // In turns, so that whatever else the machine does concerns them all.
+        for round in 0..=rounds {
+            for (program, best) in programs.iter_mut().zip(&mut best) {
+                let took = program.time(worker, messages);
+                // The first time, addresses come into being.
+                *best = if round == 0 { *best } else { took.min(*best) };
+            }
+        }
+        let [nothing, another, it] = best;
+        compare("values that are not watched, where others are", messages as f64, another, nothing);
+        compare("values whose changes are read", messages as f64, it, nothing);
+        for Counting { input, handle, .. } in programs {
+            input.close();
+            handle.run(worker).expect("nothing fails");
+        }
+    });
+}
+
+/// Look-ups from another thread.
+fn look_ups(quick: bool) {
+    let look_ups = timely::execute_directly(|worker| {
+        let mut program = Counting::new(worker, Watches::It, true);
+        program.time(worker, IDS * 10);
+        let Counting { input, handle, look_ups, .. } = program;
+        input.close();
+        handle.run(worker).expect("nothing fails");
+        look_ups.expect("it has some")
+    });
+    let count = if quick { 3_000_000u64 } else { 30_000_000 };
+    let ids: Vec<Id> = (0..IDS).map(Id::from).collect();
+    let began = Instant::now();
+    for number in 0..count {
+        let id = &ids[(mix(number) % IDS) as usize];
+        black_box(look_ups.get(id, &()).expect("all workers have attached"));
+    }
+    let library = began.elapsed();
+    let ceiling: HashMap<Id, u64> = ids.iter().map(|id| (id.clone(), 10)).collect();
+    let ceiling = std::sync::RwLock::new(ceiling);
+    let began = Instant::now();
+    for number in 0..count {
+        let id = &ids[(mix(number) % IDS) as usize];
+        black_box(ceiling.read().expect("nobody panics").get(id).copied());
+    }
+    compare("look-ups", count as f64, library, began.elapsed());
+}
+
 /// The cases, by name.
-const CASES: &[&str] = &["table", "tables", "buffer", "buffers", "delays", "tokens", "operations"];
+const CASES: &[&str] = &[
+    "table",
+    "tables",
+    "buffer",
+    "buffers",
+    "delays",
+    "tokens",
+    "operations",
+    "watched",
+    "look-ups",
+];
 
 fn run(case: &str, quick: bool, bench: &mut Bench<'_>, runtime: &tokio::runtime::Handle) {
     let changes = if quick { 3_000_000 } else { 30_000_000 };
@@ -381,6 +519,11 @@ fn main() {
         }
         return;
     };
+    match &*case {
+        "watched" => return watched(quick),
+        "look-ups" => return look_ups(quick),
+        _ => {}
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
     let runtime = runtime.expect("a runtime can be built");
     let on = runtime.handle().clone();

@@ -86,6 +86,9 @@ pub mod from_statefun {}
 #[doc = include_str!("../docs/deploying-functions.md")]
 pub mod deploying_functions {}
 
+#[doc = include_str!("../docs/state-as-data.md")]
+pub mod state_as_data {}
+
 #[doc = include_str!("../docs/writing-a-sink.md")]
 pub mod writing_a_sink {}
 

@@ -193,7 +193,7 @@ impl Report {
             *balances.entry(transfer.to).or_default() += transfer.amount;
         });
         let accounts = balances.into_iter().map(|all| all.into_iter().map(|(id, sum)| (sum, id)));
-        accounts.map(|accounts| by_wealth(accounts)).collect()
+        accounts.map(by_wealth).collect()
     }
 }
 
