@@ -115,7 +115,7 @@ struct WatchedState {
 impl Watching {
     /// The watched state that a column holds, as it is or as bytes.
     fn of(&mut self, declared: &Declared) -> Option<&mut WatchedState> {
-        self.states.iter_mut().find(|state| declared.stores_like(&state.declared))
+        self.states.iter_mut().find(|state| declared.is_like(&state.declared))
     }
 
     /// Whether something may be registered.
@@ -208,7 +208,7 @@ impl FunctionState {
             return Ok(false);
         };
         while let Some(state) = states.get_mut(*next) {
-            let column = declared.iter().position(|known| known.stores_like(&state.declared));
+            let column = declared.iter().position(|known| known.is_like(&state.declared));
             if let Some(column) = column {
                 let told = state.changes.tell(&*columns[column], *from, budget, addresses);
                 let stopped = told.map_err(|why| {

@@ -286,17 +286,9 @@ impl Declared {
 
     /// Whether a state is this one, of the same types and with the same expiration.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.stores_like(other)
+        self.is_like(other)
             && self.expiration == other.expiration
             && (*self.column()).type_id() == (*other.column()).type_id()
-    }
-
-    /// Whether a state has the same name, and is stored as this is.
-    pub(super) fn stores_like(&self, other: &Self) -> bool {
-        self.kind == other.kind
-            && same(&self.name, &other.name)
-            && same(&self.type_name, &other.type_name)
-            && same(&self.key_type, &other.key_type)
     }
 
     /// Why another state of its name is not the same.
