@@ -12,22 +12,28 @@
 //! * Values that are watched, whose changes are read, and values that are not where others are: the ceiling is
 //!   a program that watches nothing. The second must be at least 0.98 of it.
 //! * Look-ups from another thread: the ceiling is a `HashMap` behind a lock.
+//! * Addresses that keep one number each: what they take, beside a `HashMap` of ids and numbers.
+//! * A snapshot written offline from records that come in no order, and read: the ceiling sorts pairs of
+//!   numbers in memory, writes them into a file, and reads it. How much memory the library takes is printed as well.
 //!
-//! `cargo bench --bench state`, or `-- --quick` for about a minute. Each figure is one line of JSON; what
+//! `cargo bench --bench state`, or `-- --quick` for a minute or two. Each figure is one line of JSON; what
 //! a person wants to know goes to the standard error. Every case has a process of its own, since memory
 //! is what the process has resident.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::fs::File;
 use std::hint::black_box;
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::{Input, Inspect};
+use timely_statefun::archive::{Archive, Description, Draft, Record};
 use timely_statefun::{
     BufferSpec, Clock, ClockHands, Envelope, Function, FunctionType, Functions, Handle, Id, Limits,
-    LookUps, Outcome, StatefulFunctions, TableSpec, ValueSpec,
+    LookUps, Outcome, SnapshotOptions, SnapshotStore, StatefulFunctions, TableSpec, ValueSpec,
 };
 
 const WORKER: FunctionType<Job> = FunctionType::new("bench/worker");
@@ -410,17 +416,22 @@ impl Counting {
     /// How long it takes to count so many messages, at a time of their own.
     fn time(&mut self, worker: &mut timely::worker::Worker, messages: u64) -> Duration {
         let began = Instant::now();
-        for number in self.sent..self.sent + messages {
-            self.input.send(COUNTER.message(mix(number) % IDS, 1));
+        self.fill(worker, (self.sent..self.sent + messages).map(|number| mix(number) % IDS));
+        began.elapsed()
+    }
+
+    /// Counts once for each id, at a time of their own.
+    fn fill(&mut self, worker: &mut timely::worker::Worker, ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            self.input.send(COUNTER.message(id, 1));
+            self.sent += 1;
         }
-        self.sent += messages;
         self.times += 1;
         self.input.advance_to(self.times);
         let (handle, sent) = (&self.handle, self.sent);
         handle
             .run_while(worker, || handle.stats().handled < sent)
             .unwrap_or_else(|stopped| panic!("{stopped}"));
-        began.elapsed()
     }
 }
 
@@ -477,6 +488,96 @@ fn look_ups(quick: bool) {
     compare("look-ups", count as f64, library, began.elapsed());
 }
 
+/// What addresses take that keep one number each.
+fn addresses(quick: bool) {
+    let ids = if quick { 1_000_000u64 } else { 10_000_000 };
+    let before = resident_bytes();
+    timely::execute_directly(move |worker| {
+        let mut program = Counting::new(worker, Watches::Nothing, false);
+        let idle = resident_bytes();
+        // Not all at once: messages that wait take memory as well.
+        for from in (0..ids).step_by(100_000) {
+            program.fill(worker, from..from + 100_000);
+        }
+        let library = resident_bytes() - idle;
+        let between = resident_bytes();
+        let ceiling: HashMap<Id, u64> = (0..ids).map(|id| (Id::from(id), 1)).collect();
+        bytes("addresses with a number each", library, resident_bytes() - between, ids as f64);
+        print("a program without addresses", "bytes", idle - before);
+        black_box(ceiling);
+        program.input.close();
+        program.handle.run(worker).expect("nothing fails");
+    });
+}
+
+/// The most that this process had in memory at any time.
+fn peak_bytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kibibytes.unwrap_or(f64::NAN) * 1024.0
+}
+
+/// A snapshot from records, and records from a snapshot.
+fn archive(quick: bool) {
+    let records = if quick { 1_000_000u64 } else { 10_000_000 };
+    let directory = tempfile::tempdir().expect("there is a directory for what is temporary");
+    let store = SnapshotStore::directory(directory.path(), SnapshotOptions::default());
+    let store = store.expect("the directory is there");
+    let archive = Archive::of(&store).expect("a runtime can be built");
+    let draft = Draft::of("functions");
+    let began = Instant::now();
+    let drawn = (0..records).map(|number| draft.value(COUNTER, mix(number), COUNT, &number));
+    let description = Description::beginning("bench", &0u64).expect("a number can be written");
+    let info = archive.write(&description, drawn).expect("nothing fails");
+    let imported = began.elapsed();
+    let began = Instant::now();
+    let snapshot = archive.newest().expect("it was written");
+    let sum = snapshot.records().map(|record| match record {
+        Ok(Record::State(state)) => state.address.id.as_number().expect("ids are numbers") & 1,
+        other => panic!("there is only state: {other:?}"),
+    });
+    black_box(sum.sum::<u64>());
+    let exported = began.elapsed();
+    let peak = peak_bytes();
+
+    let path = directory.path().join("plain");
+    let began = Instant::now();
+    let mut plain: Vec<(u64, u64)> = (0..records).map(|number| (mix(number), number)).collect();
+    plain.sort_unstable();
+    let mut file = BufWriter::new(File::create(&path).expect("the directory is there"));
+    for (id, number) in plain {
+        file.write_all(&id.to_le_bytes()).expect("the disk has room");
+        file.write_all(&number.to_le_bytes()).expect("the disk has room");
+    }
+    let file = file.into_inner().expect("the disk has room");
+    file.sync_all().expect("the disk works");
+    let written = began.elapsed();
+    let began = Instant::now();
+    let mut file = BufReader::new(File::open(&path).expect("it was written"));
+    let (mut record, mut sum) = ([0; 16], 0u64);
+    while file.read_exact(&mut record).is_ok() {
+        sum += u64::from(record[0]) & 1;
+    }
+    black_box(sum);
+    let read = began.elapsed();
+
+    let size = info.bytes as f64;
+    compare("records imported", records as f64, imported, written);
+    compare("records exported", records as f64, exported, read);
+    print("records imported", "bytes_per_second", size / imported.as_secs_f64());
+    print("records exported", "bytes_per_second", size / exported.as_secs_f64());
+    print("records", "bytes_each", size / records as f64);
+    print("records", "peak_bytes", peak);
+    eprintln!(
+        "{records} records: {:.1} bytes each, {:.0} MB/s imported, {:.0} MB/s exported, in {:.0} MiB of memory",
+        size / records as f64,
+        size / imported.as_secs_f64() / 1e6,
+        size / exported.as_secs_f64() / 1e6,
+        peak / 1048576.0
+    );
+}
+
 /// The cases, by name.
 const CASES: &[&str] = &[
     "table",
@@ -488,6 +589,8 @@ const CASES: &[&str] = &[
     "operations",
     "watched",
     "look-ups",
+    "addresses",
+    "archive",
 ];
 
 fn run(case: &str, quick: bool, bench: &mut Bench<'_>, runtime: &tokio::runtime::Handle) {
@@ -522,6 +625,8 @@ fn main() {
     match &*case {
         "watched" => return watched(quick),
         "look-ups" => return look_ups(quick),
+        "addresses" => return addresses(quick),
+        "archive" => return archive(quick),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
