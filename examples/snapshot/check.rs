@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely_statefun::{
     BufferSpec, Clock, Context, Egress, Expiration, Function, FunctionType, Functions, RestoreFrom,
@@ -14,6 +15,7 @@ use timely_statefun::{
     ValueSpec,
 };
 
+use crate::lines::footer;
 use crate::{Selection, archive, export_to, import, list, say, show};
 
 const CART: FunctionType<(String, u32)> = FunctionType::new("shop/cart");
@@ -146,8 +148,78 @@ pub fn check(out: &mut impl Write) -> Result<(), String> {
             return Err(format!("a program goes on to {totals:?} and not to {expected:?}"));
         }
     }
+    let refused = refuse(root.path(), &one)?;
+    say(out, &format!("{refused} files that are wrong are refused, with the line and the reason"))?;
     say(
         out,
         &format!("{records} records were exported, imported and exported again, and are the same"),
     )
+}
+
+/// A line that says something else of a name.
+fn with(line: &str, name: &str, value: Json) -> String {
+    let mut line: Map<String, Json> = serde_json::from_str(line).expect("it is a record");
+    line.insert(name.to_owned(), value);
+    Json::Object(line).to_string()
+}
+
+/// Files that are wrong, each in its own way, are refused with the line and the reason, and nothing comes of
+/// them. Gives how many.
+fn refuse(root: &Path, exported: &str) -> Result<usize, String> {
+    let mut lines = exported.lines();
+    let header = lines.next().ok_or("nothing was exported")?;
+    let value = lines.find(|line| line.contains(r#""kind":"value""#)).ok_or("there is no value")?;
+    let other = |name: &str, to: Json| with(&with(value, "id", "another".into()), name, to);
+    let end = footer(1);
+    let without_text = |name: &str| value.replace(&format!("\"{name}\":"), "\"nothing\":");
+    let cases: &[(&[&str], &str)] = &[
+        (&[], ":1: it is empty"),
+        (&["carts"], ":1: it is no JSON: expected value at line 1 column 1"),
+        (&["{}"], r#":1: there is no "snapshot""#),
+        (&[&with(header, "cut", (-1).into())], r#":1: "cut" is no whole number"#),
+        (&[&with(header, "cuts", 1.into())], r#":1: nothing is known of "cuts" here"#),
+        (&[header, "{} {}"], ":2: it is no JSON: trailing characters at line 1 column 4"),
+        (&[header, "[]"], ":2: it is no JSON object"),
+        (&[header, "\u{fffd}"], ":2: it is not UTF-8"),
+        (&[header, &value[..value.len() - 1]], ":2: it is no JSON: EOF while parsing an object"),
+        (&[header, &without_text("kind")], r#":2: there is no "kind""#),
+        (&[header, value, &other("kind", "values".into())], r#":3: there is no kind "values""#),
+        (&[header, value, &other("lives", 1.into())], r#":3: nothing is known of "lives" here"#),
+        (&[header, value, &other("bytes", "".into())], r#":3: there is neither "value" nor"#),
+        (
+            &[header, &with(&without_text("value"), "bytes", "".into())],
+            r#":2: nothing is known of "#,
+        ),
+        (&[header, value, &other("function", "cart".into())], ":3: "),
+        (&[header, value, &other("lives_ms", 5.into())], r#":3: there is no "lives_on_when_read""#),
+        (
+            &[header, value, &other("state", "owners".into()), value, &footer(3)],
+            ":4: records 1 and 3",
+        ),
+        (&[header, value], ":2: the file ends here, without the line that counts its records"),
+        (&[header, value, &footer(2)], ":3: there should be 2 records before it, not 1"),
+        (&[header, value, &end, value], ":4: there is a line after the last one"),
+    ];
+    let (file, directory) = (root.join("wrong.jsonl"), root.join("nothing"));
+    for (lines, expected) in cases {
+        let mut bytes = Vec::new();
+        for line in *lines {
+            // U+FFFD stands for a byte that no text has.
+            bytes.extend(if *line == "\u{fffd}" { b"\xff" } else { line.as_bytes() });
+            bytes.push(b'\n');
+        }
+        std::fs::write(&file, bytes).map_err(|error| error.to_string())?;
+        let said = match import(&directory, &file, false, None) {
+            Ok(_) => return Err(format!("a file of {lines:?} was imported")),
+            Err(said) => said,
+        };
+        let expected = format!("{}{expected}", file.display());
+        if !said.starts_with(&expected) {
+            return Err(format!("instead of {expected:?} it says {said:?}"));
+        }
+        if directory.is_dir() && !archive(&directory)?.list().is_ok_and(|list| list.is_empty()) {
+            return Err(format!("there is a snapshot of {lines:?}"));
+        }
+    }
+    Ok(cases.len())
 }

@@ -1,4 +1,5 @@
-//! Records of snapshots as lines of JSON, and back. The first line of a file is about the snapshot itself.
+//! Records of snapshots as lines of JSON, and back. The first line of a file is about the snapshot itself; the last
+//! one says how many records there are between them, if the first says that it will.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub fn header(description: &Description) -> String {
     let all = |times: &[Bytes]| Json::Array(times.iter().map(|time| packed(time)).collect());
     let events = events.as_ref().map(|time| packed(time));
     let mut line = json!({
-        "snapshot": program, "cut": cut, "positions": positions, "complete": all(complete), "latest": all(latest),
+        "snapshot": program, "counted": true, "cut": cut, "positions": positions, "complete": all(complete),
+        "latest": all(latest),
     });
     if let (Some(events), Json::Object(line)) = (events, &mut line) {
         line.insert("events".to_owned(), events);
@@ -30,9 +32,15 @@ pub fn header(description: &Description) -> String {
     line.to_string()
 }
 
-/// What the first line says.
-pub fn read_header(line: &str) -> Result<Description, String> {
+/// The last line.
+pub fn footer(records: u64) -> String {
+    json!({ "records": records }).to_string()
+}
+
+/// What the first line says, and whether the last one says how many records there are.
+pub fn read_header(line: &str) -> Result<(Description, bool), String> {
     let object = object(line)?;
+    only(&object, &["snapshot", "counted", "cut", "positions", "complete", "latest", "events"])?;
     let program = text(&object, "snapshot")?;
     let mut description =
         Description::beginning(&program, &()).map_err(|error| error.to_string())?;
@@ -46,7 +54,8 @@ pub fn read_header(line: &str) -> Result<Description, String> {
     };
     (description.complete, description.latest) = (times("complete")?, times("latest")?);
     description.events = object.get("events").map(unpacked).transpose()?;
-    Ok(description)
+    let is_counted = object.contains_key("counted") && flag(&object, "counted")?;
+    Ok((description, is_counted))
 }
 
 /// A time, or what else has no type beside it.
@@ -57,7 +66,9 @@ fn packed(bytes: &[u8]) -> Json {
 }
 
 fn unpacked(value: &Json) -> Result<Bytes, String> {
-    json::bytes(value.as_object().ok_or("a time is no object")?, None)
+    let from = value.as_object().ok_or("a time is no object")?;
+    only(from, BYTES)?;
+    json::bytes(from, None)
 }
 
 fn address(address: &Address) -> Json {
@@ -66,6 +77,7 @@ fn address(address: &Address) -> Json {
 
 fn read_address(from: &Json) -> Result<Address, String> {
     let from = from.as_object().ok_or("an address is no object")?;
+    only(from, &["function", "id"])?;
     let function = TypeName::new(&text(from, "function")?).map_err(|error| error.to_string())?;
     Ok(Address::new(function, Id::new(&text(from, "id")?)))
 }
@@ -169,6 +181,13 @@ fn put_message(to: &mut Object, record: &MessageRecord) {
     json::put(to, message, None);
 }
 
+/// What a line says.
+pub enum Line {
+    Record(Box<Record>),
+    /// It is the last one, after so many records.
+    Last(u64),
+}
+
 /// Reads lines of records. What they have in common is kept once.
 #[derive(Default)]
 pub struct Lines {
@@ -177,26 +196,35 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The record of a line.
-    pub fn read(&mut self, line: &str) -> Result<Record, String> {
+    /// What a line says.
+    pub fn read(&mut self, line: &str) -> Result<Line, String> {
         let from = object(line)?;
-        let name = text(&from, "kind")?;
+        if from.contains_key("records") {
+            only(&from, &["records"])?;
+            return Ok(Line::Last(number(&from, "records")?));
+        }
+        self.record(&from).map(|record| Line::Record(Box::new(record)))
+    }
+
+    fn record(&mut self, from: &Object) -> Result<Record, String> {
+        let name = text(from, "kind")?;
         let kind = Kind::named(&name).ok_or_else(|| format!("there is no kind \"{name}\""))?;
-        let set = self.set(&text(&from, "set")?);
+        let set = self.set(&text(from, "set")?);
         match kind {
-            Kind::Value | Kind::Entry | Kind::Buffer => self.state(kind, set, &from),
+            Kind::Value | Kind::Entry | Kind::Buffer => self.state(kind, set, from),
             Kind::Held => {
-                let bin = u16::try_from(number(&from, "bin")?);
+                only_of(from, &[&["kind", "set", "egress", "cut", "bin", "time"], BYTES])?;
+                let bin = u16::try_from(number(from, "bin")?);
                 Ok(Record::Held(HeldRecord {
                     set,
-                    egress: text(&from, "egress")?,
-                    cut: number(&from, "cut")?,
+                    egress: text(from, "egress")?,
+                    cut: number(from, "cut")?,
                     bin: bin.map_err(|_| "\"bin\" is too large")?,
-                    time: unpacked(field(&from, "time")?)?,
-                    record: json::bytes(&from, None)?,
+                    time: unpacked(field(from, "time")?)?,
+                    record: json::bytes(from, None)?,
                 }))
             }
-            kind => message(kind, set, &from).map(Record::Message),
+            kind => message(kind, set, from).map(Record::Message),
         }
     }
 
@@ -208,11 +236,18 @@ impl Lines {
     }
 
     fn state(&mut self, kind: Kind, set: Arc<str>, from: &Object) -> Result<Record, String> {
+        let own: &[&str] = match kind {
+            Kind::Value => STORED,
+            Kind::Entry => &["key", "value", "encoding", "bytes", "deadline_ms"],
+            _ => &["elements"],
+        };
+        only_of(from, &[STATE, own])?;
         let function =
             TypeName::new(&text(from, "function")?).map_err(|error| error.to_string())?;
         let (type_name, mut key_type, mut key) = (text(from, "type")?, String::new(), Bytes::new());
         if kind == Kind::Entry {
             let of_key = field(from, "key")?.as_object().ok_or("\"key\" is no object")?;
+            only_of(of_key, &[&["type"], BYTES])?;
             key_type = text(of_key, "type")?;
             key = json::bytes(of_key, Some(&key_type))?;
         }
@@ -223,7 +258,9 @@ impl Lines {
                 let elements =
                     field(from, "elements")?.as_array().ok_or("\"elements\" are no list")?;
                 let element = |element: &Json| {
-                    read_stored(element.as_object().ok_or("an element is no object")?, &type_name)
+                    let element = element.as_object().ok_or("an element is no object")?;
+                    only(element, STORED)?;
+                    read_stored(element, &type_name)
                 };
                 Content::Buffer(elements.iter().map(element).collect::<Result<_, _>>()?)
             }
@@ -252,6 +289,7 @@ impl Lines {
 }
 
 fn message(kind: Kind, set: Arc<str>, from: &Object) -> Result<MessageRecord, String> {
+    only_of(from, &[MESSAGE, BYTES])?;
     let small = |name: &str| {
         u32::try_from(number(from, name)?).map_err(|_| format!("\"{name}\" is too large"))
     };
@@ -299,6 +337,29 @@ fn object(line: &str) -> Result<Object, String> {
         Ok(_) => Err("it is no JSON object".to_owned()),
         Err(error) => Err(format!("it is no JSON: {error}")),
     }
+}
+
+// What objects say.
+const BYTES: &[&str] = &["value", "encoding", "bytes"];
+const STORED: &[&str] = &["value", "encoding", "bytes", "deadline_ms"];
+const STATE: &[&str] =
+    &["kind", "set", "function", "id", "state", "type", "lives_ms", "lives_on_when_read"];
+const MESSAGE: &[&str] = &[
+    "kind", "set", "to", "from", "bound", "depth", "came", "at", "stage", "ingress", "first",
+    "attempts", "due_ms", "token",
+];
+
+/// An error if an object says anything else: it would be lost.
+fn only_of(from: &Object, names: &[&[&str]]) -> Result<(), String> {
+    let is_known = |name: &String| names.iter().any(|names| names.contains(&name.as_str()));
+    match from.keys().find(|name| !is_known(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!("nothing is known of \"{name}\" here")),
+    }
+}
+
+fn only(from: &Object, names: &[&str]) -> Result<(), String> {
+    only_of(from, &[names])
 }
 
 fn field<'o>(from: &'o Object, name: &str) -> Result<&'o Json, String> {

@@ -19,6 +19,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use lines::Line;
 use progress::Progress;
 use timely_statefun::archive::{Archive, Kind, Snapshot};
 use timely_statefun::{SnapshotInfo, SnapshotOptions, SnapshotStore, TypeName};
@@ -220,9 +221,12 @@ fn export(
     };
     let snapshot = selected(archive, selection)?;
     writeln!(out, "{}", lines::header(snapshot.description())).map_err(failed)?;
-    each(&snapshot, selection, "exporting", |record| {
+    let count = each(&snapshot, selection, "exporting", |record| {
         writeln!(out, "{}", lines::line(record)).map_err(failed)
-    })
+    })?;
+    // Without this line a file that is not whole could be taken for one that is.
+    writeln!(out, "{}", lines::footer(count)).map_err(failed)?;
+    Ok(count)
 }
 
 fn export_to(archive: &Archive, selection: &Selection, file: &Path) -> Result<u64, String> {
@@ -251,10 +255,16 @@ fn import(
             (Box::new(BufReader::new(file)), Some(length))
         }
     };
-    let mut input = input.lines();
     let at = |line: u64, why: &str| format!("{name}:{line}: {why}");
-    let header = input.next().ok_or_else(|| at(1, "it is empty"))?.map_err(cannot_read)?;
-    let description = lines::read_header(&header).map_err(|why| at(1, &why))?;
+    // A line that is no text is a line that is wrong, and not a file that cannot be read.
+    let mut input = (1..).zip(input.lines()).map(|(number, line)| match line {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(at(number, "it is not UTF-8"))
+        }
+        line => line.map(|line| (number, line)).map_err(cannot_read),
+    });
+    let (_, header) = input.next().ok_or_else(|| at(1, "it is empty"))??;
+    let (description, is_counted) = lines::read_header(&header).map_err(|why| at(1, &why))?;
     let archive = open(directory)?;
     let mut writing = Progress::of("importing");
     let mut writer =
@@ -266,16 +276,30 @@ fn import(
         writer = writer.named(savepoint);
     }
     let (mut progress, mut bytes) = (Progress::of("reading"), header.len() as u64 + 1);
-    let mut lines = lines::Lines::default();
-    for (number, line) in (2..).zip(input) {
-        let line = line.map_err(cannot_read)?;
-        bytes += line.len() as u64 + 1;
-        let record = lines.read(&line).map_err(|why| at(number, &why))?;
-        writer.push(record).map_err(|error| match error.records().is_empty() {
-            true => told(&error),
-            false => at(number, &told(&error)),
-        })?;
+    let (mut lines, mut last, mut counted) = (lines::Lines::default(), 1, None);
+    for line in input {
+        let (number, line) = line?;
+        if counted.is_some() {
+            return Err(at(number, "there is a line after the last one"));
+        }
+        (last, bytes) = (number, bytes + line.len() as u64 + 1);
+        match lines.read(&line).map_err(|why| at(number, &why))? {
+            Line::Last(count) if count == number - 2 => counted = Some(count),
+            Line::Last(count) => {
+                let why = format!("there should be {count} records before it, not {}", number - 2);
+                return Err(at(number, &why));
+            }
+            Line::Record(record) => {
+                writer.push(*record).map_err(|error| match error.records().is_empty() {
+                    true => told(&error),
+                    false => at(number, &told(&error)),
+                })?;
+            }
+        }
         progress.record(|| (bytes, length));
+    }
+    if is_counted && counted.is_none() {
+        return Err(at(last, "the file ends here, without the line that counts its records"));
     }
     drop(progress);
     // Records are numbered from 1, and the first line is none.
