@@ -29,6 +29,7 @@ use crate::functions::Functions;
 use crate::message::Envelope;
 use crate::placement;
 use case::Case;
+use crew::Slabs;
 use member::{Observed, Observers, Shelves, observed};
 use network::Service;
 pub use random::Random;
@@ -100,6 +101,7 @@ pub struct Simulation<M: ExchangeData + Clone> {
     messages: usize,
     workers_max: usize,
     faults: bool,
+    slabs: Slabs,
 }
 
 type Draw<M> = Box<dyn Fn(&mut Random) -> Envelope<M> + Send + Sync>;
@@ -191,6 +193,7 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
             message: Box::new(message),
             observers: Observers::new(),
             shelves: Vec::new(),
+            slabs: Slabs::default(),
             services: Vec::new(),
             check: Box::new(|_| ()),
             messages: 100,
@@ -313,9 +316,9 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
     }
 
     fn run_case(&self, case: &Case<M>) -> Result<(Report, u64), String> {
-        let services = self.services.clone();
-        let mut world =
-            World::new(case, Arc::clone(&self.make), &self.observers, &self.shelves, services);
+        let (services, slabs) = (self.services.clone(), self.slabs.clone());
+        let make = Arc::clone(&self.make);
+        let mut world = World::new(case, make, &self.observers, &self.shelves, services, slabs);
         let began_ms = world.now_ms();
         world.run()?;
         (self.check)(&mut Finished { case, world: &mut world });

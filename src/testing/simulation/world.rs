@@ -11,7 +11,7 @@ use timely::ExchangeData;
 use super::super::store::{FaultyStore, StoreCall, StoreFault};
 use super::super::turned::TurnedRuntime;
 use super::case::{Case, Crash, Event};
-use super::crew::Crew;
+use super::crew::{Crew, Slabs};
 use super::member::{INGRESS, Kit, Letters, Look, Member, Observers, Shelves};
 use super::network::Network;
 use super::random::Random;
@@ -71,6 +71,7 @@ pub(super) struct World<'a, M: ExchangeData + Clone> {
     pub(super) shelves: Shelves<M>,
     pub(super) letters: Letters<M>,
     network: Arc<Network>,
+    slabs: Slabs,
     disk: FaultyStore,
     /// How often the store has failed.
     store_faults: Arc<AtomicU64>,
@@ -97,6 +98,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         observers: &Observers,
         shelves: &Shelves<M>,
         services: Vec<(String, super::network::Service)>,
+        slabs: Slabs,
     ) -> Self {
         let (clock, hands) = Clock::turned(1_000_000);
         let faults = case.events.iter().filter_map(|event| match *event {
@@ -126,6 +128,7 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             shelves: shelves.iter().map(|(name, shelf)| (*name, shelf.fresh())).collect(),
             letters: Arc::new(Mutex::default()),
             network: Arc::new(network),
+            slabs,
             disk,
             store_faults,
             store: store.simulated(Arc::clone(&gate)),
@@ -270,7 +273,9 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
         let gate = Arc::clone(&self.gate);
         let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
         let building =
-            Crew::build(crewing.workers, crewing.as_bytes, move |worker| Member::new(worker, &kit));
+            Crew::build(crewing.workers, crewing.as_bytes.then_some(&self.slabs), move |worker| {
+                Member::new(worker, &kit)
+            });
         // Worker 0 has one task find out what the program goes on from. It is the only one: workers wait at
         // the gate until it is over.
         while runtime.is_idle() && !building.has_failed() {
