@@ -10,6 +10,7 @@ mod checks;
 mod forwarder;
 mod functions;
 mod later;
+mod offline;
 mod program;
 mod replaced;
 mod server;
@@ -65,6 +66,7 @@ const CHECKS: &[Check] = &[
     ("every type is message and state", values::every_type_is_message_and_state),
     ("state expires as the function says", later::state_expires),
     ("delayed messages come, or are cancelled", later::delayed_messages_come),
+    ("state that was written offline is there", offline::state_that_was_written_offline_is_there),
     ("messages reach embedded functions", checks::messages_reach_embedded_functions),
     ("records for Kafka and Kinesis are complete", checks::records_are_complete),
     ("what waits goes in batches, in order", checks::what_waits_goes_in_batches),
