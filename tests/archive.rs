@@ -508,6 +508,37 @@ fn what_increments_come_to_is_what_functions_have() {
     }
 }
 
+#[test]
+fn what_waited_at_a_cut_and_was_done_since_is_in_no_later_one() {
+    let (server, _) = serve();
+    let (url, (clock, hands)) = (server.url(), Clock::turned(START_MS));
+    let script = move |run: &mut Run<'_>| {
+        let others = (0..100).map(|id| (0, KEEPER.message(id, "a".to_owned())));
+        let all: Vec<_> = others.chain([(1, KEEPER.message(7, "never".to_owned()))]).collect();
+        run.give(&all);
+        run.until("all are there", |run| run.handle.stats().admitted == 101);
+        run.settle(1);
+        for _ in 0..200 {
+            run.worker.step();
+        }
+        run.cut();
+        hands.advance(Duration::from_secs(200));
+        run.settle(2);
+        run.cut();
+    };
+    let store = memory();
+    run(1, &store, &on_request(), move || program(&clock, &url), MARKS, script).unwrap();
+    let archive = archive(&store);
+    let last = archive.newest().unwrap();
+    assert_eq!(last.info().chain.len(), 2, "the last cut builds on the first: {:?}", last.info());
+    let messages = |snapshot: &timely_statefun::archive::Snapshot| {
+        let records = snapshot.records().map(Result::unwrap);
+        records.filter(|record| matches!(record, Record::Message(_))).map(|r| r.kind()).collect()
+    };
+    let first: Vec<Kind> = messages(&archive.cut(last.info().chain[0]).unwrap());
+    assert_eq!((first, messages(&last)), (vec![Kind::Retrying], Vec::new()));
+}
+
 fn error_of<X>(result: Result<X, ArchiveError>) -> (ArchiveError, String) {
     let error = result.err().expect("it is wrong");
     let text = error.to_string();
