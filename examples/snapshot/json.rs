@@ -4,13 +4,10 @@
 //! has an "encoding" beside it. What JSON has not, an object with one name that begins with "$" stands for:
 //! `{"$bytes": "base64"}`, `{"$float": 0.5}` of 32 bits, and `{"$map": [[key, value], …]}`.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use rmpv::Value as Packed;
 use serde_json::{Map, Number, Value as Json};
 use timely_statefun::{Typed, TypedValue};
 
@@ -50,10 +47,9 @@ fn value_of(bytes: &[u8], type_name: Option<&str>) -> Option<Json> {
     let value = match type_name.filter(|name| name.starts_with("io.statefun.types/")) {
         Some(name) => built_in(name, bytes)?,
         None => {
-            let mut from = rmp_serde::Deserializer::from_read_ref(bytes);
             // Values may be nested so deep, and JSON is read half as deep.
-            from.set_max_depth(100);
-            to_json(&Packed::deserialize(&mut from).ok()?)?
+            let packed = rmpv::decode::read_value_with_max_depth(&mut &*bytes, 100).ok()?;
+            to_json(&packed)?
         }
     };
     (written(&value, type_name).ok()? == bytes && again(&value)? == value).then_some(value)
@@ -99,25 +95,12 @@ fn written(value: &Json, type_name: Option<&str>) -> Result<Bytes, String> {
             _ => Err(format!("there is no built-in type \"{name}\"")),
         },
         None => {
-            let packed = packed(value)?;
-            let bytes = rmp_serde::to_vec_named(&packed).map_err(|error| error.to_string())?;
+            let mut bytes = Vec::new();
+            let written = rmpv::encode::write_value(&mut bytes, &packed(value)?);
+            written.map_err(|error| error.to_string())?;
             Ok(bytes.into())
         }
     }
-}
-
-/// What MessagePack says.
-enum Packed {
-    Nothing,
-    Flag(bool),
-    Signed(i64),
-    Unsigned(u64),
-    Short(f32),
-    Long(f64),
-    Text(String),
-    Bytes(Vec<u8>),
-    List(Vec<Packed>),
-    Map(Vec<(Packed, Packed)>),
 }
 
 /// A thing that stands for what JSON has not.
@@ -127,20 +110,22 @@ fn marked(mark: &str, value: Json) -> Json {
 
 fn to_json(packed: &Packed) -> Option<Json> {
     Some(match packed {
-        Packed::Nothing => Json::Null,
-        Packed::Flag(flag) => (*flag).into(),
-        Packed::Signed(number) => (*number).into(),
-        Packed::Unsigned(number) => (*number).into(),
-        Packed::Short(number) => marked("$float", Number::from_f64(f64::from(*number))?.into()),
-        Packed::Long(number) => Number::from_f64(*number)?.into(),
-        Packed::Text(text) => text.clone().into(),
-        Packed::Bytes(bytes) => marked("$bytes", STANDARD.encode(bytes).into()),
-        Packed::List(list) => Json::Array(list.iter().map(to_json).collect::<Option<_>>()?),
+        Packed::Nil => Json::Null,
+        Packed::Boolean(flag) => (*flag).into(),
+        Packed::Integer(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => number.into(),
+            (None, number) => number?.into(),
+        },
+        Packed::F32(number) => marked("$float", Number::from_f64(f64::from(*number))?.into()),
+        Packed::F64(number) => Number::from_f64(*number)?.into(),
+        Packed::String(text) => text.as_str()?.into(),
+        Packed::Binary(bytes) => marked("$bytes", STANDARD.encode(bytes).into()),
+        Packed::Array(list) => Json::Array(list.iter().map(to_json).collect::<Option<_>>()?),
         Packed::Map(entries) => {
-            let is_text = |(key, _): &(Packed, Packed)| matches!(key, Packed::Text(_));
+            let is_text = |(key, _): &(Packed, Packed)| key.is_str();
             if entries.iter().all(is_text) {
                 let named = entries.iter().map(|(key, value)| match key {
-                    Packed::Text(name) => Some((name.clone(), to_json(value)?)),
+                    Packed::String(name) => Some((name.as_str()?.to_owned(), to_json(value)?)),
                     _ => None,
                 });
                 Json::Object(named.collect::<Option<_>>()?)
@@ -151,27 +136,28 @@ fn to_json(packed: &Packed) -> Option<Json> {
                 marked("$map", Json::Array(entries.iter().map(entry).collect::<Option<_>>()?))
             }
         }
+        Packed::Ext(..) => return None,
     })
 }
 
 fn packed(value: &Json) -> Result<Packed, String> {
     Ok(match value {
-        Json::Null => Packed::Nothing,
-        Json::Bool(flag) => Packed::Flag(*flag),
+        Json::Null => Packed::Nil,
+        Json::Bool(flag) => (*flag).into(),
         Json::Number(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(number), _) => Packed::Unsigned(number),
-            (None, Some(number)) => Packed::Signed(number),
-            (None, None) => Packed::Long(number.as_f64().ok_or("a number is too large")?),
+            (Some(number), _) => number.into(),
+            (None, Some(number)) => number.into(),
+            (None, None) => Packed::F64(number.as_f64().ok_or("a number is too large")?),
         },
-        Json::String(text) => Packed::Text(text.clone()),
-        Json::Array(list) => Packed::List(list.iter().map(packed).collect::<Result<_, _>>()?),
+        Json::String(text) => text.as_str().into(),
+        Json::Array(list) => Packed::Array(list.iter().map(packed).collect::<Result<_, _>>()?),
         Json::Object(entries) => {
             match entries.iter().next().map(|(name, value)| (name.as_str(), value)) {
                 Some(("$bytes", Json::String(bytes))) if entries.len() == 1 => {
-                    Packed::Bytes(decoded(bytes)?.into())
+                    Packed::Binary(decoded(bytes)?.into())
                 }
                 Some(("$float", Json::Number(number))) if entries.len() == 1 => {
-                    Packed::Short(number.as_f64().ok_or("a number is too large")? as f32)
+                    Packed::F32(number.as_f64().ok_or("a number is too large")? as f32)
                 }
                 Some(("$map", Json::Array(list))) if entries.len() == 1 => {
                     let entry = |entry: &Json| match entry.as_array().map(Vec::as_slice) {
@@ -182,104 +168,11 @@ fn packed(value: &Json) -> Result<Packed, String> {
                 }
                 _ => {
                     let entry = |(name, value): (&String, &Json)| {
-                        Ok((Packed::Text(name.clone()), packed(value)?))
+                        Ok((name.as_str().into(), packed(value)?))
                     };
                     Packed::Map(entries.iter().map(entry).collect::<Result<_, String>>()?)
                 }
             }
         }
     })
-}
-
-impl Serialize for Packed {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Packed::Nothing => to.serialize_unit(),
-            Packed::Flag(flag) => to.serialize_bool(*flag),
-            Packed::Signed(number) => to.serialize_i64(*number),
-            Packed::Unsigned(number) => to.serialize_u64(*number),
-            Packed::Short(number) => to.serialize_f32(*number),
-            Packed::Long(number) => to.serialize_f64(*number),
-            Packed::Text(text) => to.serialize_str(text),
-            Packed::Bytes(bytes) => to.serialize_bytes(bytes),
-            Packed::List(list) => list.serialize(to),
-            Packed::Map(entries) => {
-                let mut map = to.serialize_map(Some(entries.len()))?;
-                entries.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
-                map.end()
-            }
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Packed {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reading)
-    }
-}
-
-struct Reading;
-
-impl<'de> Visitor<'de> for Reading {
-    type Value = Packed;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Packed, E> {
-        Ok(Packed::Nothing)
-    }
-
-    fn visit_none<E>(self) -> Result<Packed, E> {
-        Ok(Packed::Nothing)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Packed, D::Error> {
-        from.deserialize_any(self)
-    }
-
-    fn visit_bool<E>(self, flag: bool) -> Result<Packed, E> {
-        Ok(Packed::Flag(flag))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Packed, E> {
-        Ok(Packed::Signed(number))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Packed, E> {
-        Ok(Packed::Unsigned(number))
-    }
-
-    fn visit_f32<E>(self, number: f32) -> Result<Packed, E> {
-        Ok(Packed::Short(number))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Packed, E> {
-        Ok(Packed::Long(number))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Packed, E> {
-        Ok(Packed::Text(text.to_owned()))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Packed, E> {
-        Ok(Packed::Bytes(bytes.to_vec()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Packed, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = from.next_element()? {
-            list.push(item);
-        }
-        Ok(Packed::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Packed, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = from.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Packed::Map(entries))
-    }
 }

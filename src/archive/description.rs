@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use rmpv::Value as Any;
 use serde::{Deserialize, Serialize};
 
-use super::any::Any;
 use super::error::{ArchiveError, Kind};
 use crate::codec::{Codec, CodecError};
 use crate::dataflow::{NOTE, SnapshotCounts, SnapshotDone};
@@ -72,14 +72,14 @@ impl Description {
         let done =
             done.map_err(|why| damaged(format!("the program's note cannot be read: {why}")))?;
         let SnapshotDone { positions, complete, latest, events, .. } = done;
-        let bytes = |times: Vec<Any>| times.iter().map(Any::bytes).collect();
+        let bytes = |times: Vec<Any>| times.iter().map(bytes_of).collect();
         Ok(Description {
             program: commit.header.program.clone(),
             cut: commit.cut(),
             positions,
             complete: bytes(complete),
             latest: bytes(latest),
-            events: events.as_ref().map(Any::bytes),
+            events: events.as_ref().map(bytes_of),
         })
     }
 
@@ -90,7 +90,7 @@ impl Description {
         counts: SnapshotCounts,
         bytes: u64,
     ) -> Result<(String, Bytes), ArchiveError> {
-        let read = |time: &Bytes| -> Result<Any, CodecError> { Any::read(time) };
+        let read = |time: &Bytes| -> Result<Any, CodecError> { Codec::SERDE.read(time) };
         let wrong = |why: CodecError| {
             ArchiveError::invalid("a time of the description", format!("is none: {why}"))
         };
@@ -108,5 +108,62 @@ impl Description {
         let mut note = Vec::new();
         Codec::SERDE.write(&done, &mut note).map_err(wrong)?;
         Ok((NOTE.to_owned(), note.into()))
+    }
+}
+
+/// The bytes that a value was read from.
+fn bytes_of(value: &Any) -> Bytes {
+    let mut bytes = Vec::new();
+    let written = Codec::<Any>::SERDE.write(value, &mut bytes);
+    written.expect("what was read is not nested too deep to be written");
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Serialize;
+
+    use super::*;
+    use crate::fuzz::fuzz;
+
+    #[derive(Serialize)]
+    enum Shape {
+        Plain,
+        Of(i8),
+        Pair(f32, f64),
+        Named { at: u64, raw: Bytes },
+    }
+
+    fn read(bytes: &[u8]) -> Result<Any, CodecError> {
+        Codec::SERDE.read(bytes)
+    }
+
+    fn written(value: &impl Serialize) -> Vec<u8> {
+        rmp_serde::to_vec_named(value).unwrap()
+    }
+
+    #[test]
+    fn what_this_library_writes_stays_what_it_is() {
+        let shapes = [
+            Shape::Plain,
+            Shape::Of(-3),
+            Shape::Pair(0.1, 0.1),
+            Shape::Named { at: u64::MAX, raw: vec![7].into() },
+        ];
+        let mut inputs: Vec<_> = shapes.iter().map(written).collect();
+        inputs.push(written(&BTreeMap::from([((1_u8, "a"), Some(i64::MIN)), ((2, "b"), None)])));
+        inputs.push(written(&u128::MAX));
+        for input in &inputs {
+            assert_eq!(bytes_of(&read(input).unwrap()), input, "{input:02x?}");
+        }
+        fuzz("any", 30_000, &inputs, |input| {
+            let Ok(any) = read(input) else { return false };
+            let again = read(&bytes_of(&any)).unwrap();
+            // By their bytes, since some numbers do not equal themselves.
+            assert_eq!(bytes_of(&again), bytes_of(&any));
+            true
+        });
     }
 }

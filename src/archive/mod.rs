@@ -28,7 +28,6 @@
 //! This room knows files and records. It knows no dataflow, runs no function, and looks at no clock but to
 //! stamp a manifest.
 
-mod any;
 mod changes;
 mod description;
 mod draft;
