@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::lattice::Lattice;
+use smol_str::SmolStr;
 use timely::progress::Timestamp;
 use timely_statefun_operators::Order;
 use tokio::runtime::Handle;
@@ -138,8 +139,8 @@ impl Default for Limits {
 /// built.
 pub struct Functions<M, T = u64> {
     pub(crate) name: String,
-    pub(crate) functions: Vec<(&'static str, Rc<Body<M, T>>)>,
-    pub(crate) namespaces: Vec<(&'static str, Rc<Body<M, T>>)>,
+    pub(crate) functions: Vec<(TypeName, Rc<Body<M, T>>)>,
+    pub(crate) namespaces: Vec<(SmolStr, Rc<Body<M, T>>)>,
     pub(crate) egresses: Vec<ErasedEgress<T>>,
     pub(crate) watched: Vec<WatchedState<T>>,
     pub(crate) limits: Limits,
@@ -201,7 +202,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         let name = to.as_str();
         self.note(address::check("function type", name));
         self.note(check_values(name, &function.body));
-        self.bind(name, function.body);
+        self.bind(to.name(), function.body);
         self
     }
 
@@ -216,7 +217,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         let name = to.name();
         self.note(address::check_part("namespace", name));
         self.note(check_values(name, &function.body));
-        self.bind_namespace(name, function.body);
+        self.bind_namespace(SmolStr::new_static(name), function.body);
         self
     }
 
@@ -235,7 +236,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self.note(remote::check(name, last, &mut endpoint));
         let body = Body::remote(endpoint);
         self.note(check_values(name, &body));
-        self.bind(name, body);
+        self.bind(to.name(), body);
         self
     }
 
@@ -251,7 +252,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self.note(remote::check(name, None, &mut endpoint));
         let body = Body::remote(endpoint);
         self.note(check_values(name, &body));
-        self.bind_namespace(name, body);
+        self.bind_namespace(SmolStr::new_static(name), body);
         self
     }
 
@@ -534,20 +535,20 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     pub fn check(&self) -> Result<(), Error> {
         self.mistake.clone().map_or(Ok(()), Err)?;
         self.watched.iter().try_for_each(|state| self.check_watched(state))?;
-        let mut bound = self.functions.iter().chain(&self.namespaces);
+        let mut bound = self.bound();
         let mixes = bound.clone().find(|(_, body)| body.join.is_some());
         if let (Order::Time, Some((name, _))) = (self.order, mixes) {
-            return Err(Kind::MixedTimes((*name).to_owned()).into());
+            return Err(Kind::MixedTimes(name.to_owned()).into());
         }
         let awaited = bound.clone().find(|(_, body)| matches!(body.code, Code::Awaited(_)));
         if let Some((name, _)) = awaited {
-            return Err(Kind::OnlyServed((*name).to_owned()).into());
+            return Err(Kind::OnlyServed(name.to_owned()).into());
         }
         let needs =
             |body: &Body<M, T>| body.operations_max > 0 || matches!(body.code, Code::Remote(_));
         match bound.find(|(_, body)| needs(body)) {
             Some((name, _)) if self.runtime.is_none() => {
-                Err(Kind::NoRuntime((*name).to_owned()).into())
+                Err(Kind::NoRuntime(name.to_owned()).into())
             }
             _ => Ok(()),
         }
@@ -557,13 +558,14 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     fn check_watched(&self, state: &WatchedState<T>) -> Result<(), Error> {
         let ErasedChanges { function, state, .. } = &state.changes;
         let namespace = function.rsplit_once('/').map(|(namespace, _)| namespace);
-        let exact = self.functions.iter().find(|(name, _)| name == function);
-        let within = || self.namespaces.iter().find(|(name, _)| Some(*name) == namespace);
+        let exact = self.functions.iter().find(|(name, _)| name.as_str() == *function);
+        let within = || self.namespaces.iter().find(|(name, _)| Some(name.as_str()) == namespace);
         let mistake = |why| {
             let (function, state) = ((*function).to_owned(), state.name().to_owned());
             Err(Kind::NotWatchable { function, state, why }.into())
         };
-        let Some((_, body)) = exact.or_else(within) else {
+        let exact = exact.map(|(_, body)| body);
+        let Some(body) = exact.or_else(|| within().map(|(_, body)| body)) else {
             return mistake("no such function is bound".to_owned());
         };
         match state.among(&body.values) {
@@ -587,7 +589,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             let (name, why) = (name.to_owned(), why.to_owned());
             Err(Kind::NotServed { what, name, why }.into())
         };
-        for (name, body) in self.functions.iter().chain(&self.namespaces) {
+        for (name, body) in self.bound() {
             if matches!(body.code, Code::Remote(_)) {
                 return not_served("function", name, "it is served elsewhere");
             }
@@ -610,8 +612,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         M: TypedMessage,
         T: Timestamp,
     {
-        let Functions { functions, namespaces, egresses, limits, .. } = self;
-        let bodies = functions.iter().chain(namespaces).map(|(_, body)| Rc::clone(body));
+        let Functions { functions, egresses, limits, .. } = self;
+        let bodies = self.bound().map(|(_, body)| Rc::clone(body));
         let letters = Egress::<()>::new("dead letters");
         let egresses = Egresses::new(egresses.clone(), letters, Rc::new(Cell::new(false)));
         Desk::new(
@@ -626,8 +628,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
 
     /// The numbers of what is bound, the same on every worker.
     pub(crate) fn names(&self) -> Names {
-        let bound = self.functions.iter().map(|(name, _)| TypeName::fixed(name));
-        Names::new(bound, self.namespaces.iter().map(|(name, _)| *name).collect())
+        let bound = self.functions.iter().map(|(name, _)| name.clone());
+        Names::new(bound, self.namespaces.iter().map(|(name, _)| name.clone()).collect())
     }
 
     /// What handles the messages of one worker.
@@ -640,9 +642,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     ) -> Dispatcher<M, T, H> {
         let Functions { functions, namespaces, egresses, watched, limits, .. } = self;
         let (at_close, on_unbound) = (self.at_close, self.on_unbound);
-        let named = functions.into_iter();
         let bound = Bound {
-            functions: named.map(|(name, body)| (TypeName::fixed(name), body)).collect(),
+            functions,
             namespaces,
             depth_max: limits.depth_max,
             delayed_messages_max: limits.delayed_messages_max,
@@ -659,15 +660,15 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         Dispatcher::new(bound, names, egresses)
     }
 
-    fn bind(&mut self, name: &'static str, body: Body<M, T>) {
+    fn bind(&mut self, name: TypeName, body: Body<M, T>) {
         let twice = self.functions.iter().any(|(bound, _)| *bound == name);
-        self.note(once(twice, || Kind::DuplicateFunction(TypeName::fixed(name))));
+        self.note(once(twice, || Kind::DuplicateFunction(name.clone())));
         self.functions.push((name, Rc::new(body)));
     }
 
-    fn bind_namespace(&mut self, name: &'static str, body: Body<M, T>) {
+    fn bind_namespace(&mut self, name: SmolStr, body: Body<M, T>) {
         let twice = self.namespaces.iter().any(|(bound, _)| *bound == name);
-        self.note(once(twice, || Kind::DuplicateNamespace(name.to_owned())));
+        self.note(once(twice, || Kind::DuplicateNamespace(name.to_string())));
         self.namespaces.push((name, Rc::new(body)));
     }
 
@@ -675,6 +676,12 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         let twice = self.egresses.iter().any(|bound| bound.name == egress.name);
         self.note(once(twice, || Kind::DuplicateEgress(egress.name.to_owned())));
         self.egresses.push(egress);
+    }
+
+    /// All functions with the names that they are bound to: those of types of their own, then those of namespaces.
+    pub(crate) fn bound(&self) -> impl Iterator<Item = (&str, &Rc<Body<M, T>>)> + Clone {
+        let functions = self.functions.iter().map(|(name, body)| (name.as_str(), body));
+        functions.chain(self.namespaces.iter().map(|(name, body)| (name.as_str(), body)))
     }
 
     fn note(&mut self, result: Result<(), Error>) {
@@ -685,7 +692,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
 }
 
 /// Lets the calls of a function that was just bound be about messages of several times.
-fn mix_times<M, T: Lattice>(bound: Option<&mut (&'static str, Rc<Body<M, T>>)>) {
+fn mix_times<N, M, T: Lattice>(bound: Option<&mut (N, Rc<Body<M, T>>)>) {
     let (_, body) = bound.expect("it was just bound");
     let body = Rc::get_mut(body).expect("nobody else knows what was just bound");
     body.join = Some(T::join);
@@ -762,13 +769,10 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Default for Functions<M, T> {
 
 impl<M, T> fmt::Debug for Functions<M, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |bound: &[(&'static str, _)]| -> Vec<_> {
-            bound.iter().map(|(name, _)| *name).collect()
-        };
         f.debug_struct("Functions")
             .field("name", &self.name)
-            .field("functions", &names(&self.functions))
-            .field("namespaces", &names(&self.namespaces))
+            .field("functions", &self.functions.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("namespaces", &self.namespaces.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -47,7 +47,7 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         cutting: Option<&Cutting<'_, T>>,
         chains: Chains,
     ) -> Self {
-        let bodies = functions.functions.iter().chain(&functions.namespaces);
+        let bodies = functions.bound();
         let endpoints = bodies.map(|(_, body)| match &body.code {
             Code::Remote(code) => Some(&code.endpoint),
             Code::Embedded(_) | Code::Awaited(_) => None,

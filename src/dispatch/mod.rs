@@ -38,6 +38,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 pub use buffer::Buffer;
 pub(crate) use calls::RemoteState as CalledState;
@@ -212,7 +213,7 @@ pub(crate) enum Verdict {
 /// What is bound, and the limits that concern single messages.
 pub(crate) struct Bound<M, T> {
     pub(crate) functions: Vec<(TypeName, Rc<Body<M, T>>)>,
-    pub(crate) namespaces: Vec<(&'static str, Rc<Body<M, T>>)>,
+    pub(crate) namespaces: Vec<(SmolStr, Rc<Body<M, T>>)>,
     pub(crate) depth_max: u32,
     pub(crate) delayed_messages_max: usize,
     pub(crate) operations_max: usize,
@@ -327,7 +328,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             let name = self.names.name(index as TypeIndex);
             let exact = self.bound.functions.iter().find(|(bound, _)| *bound == name);
             let body = exact.map(|(_, body)| body).or_else(|| {
-                let within = |(bound, _): &&(&str, _)| *bound == name.namespace();
+                let within = |(bound, _): &&(SmolStr, _)| bound == name.namespace();
                 self.bound.namespaces.iter().find(within).map(|(_, body)| body)
             });
             let body = body.cloned();

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 use super::{Head, NOBODY, Routed, TypeIndex};
 use crate::address::{Address, Id, TypeName};
 use crate::message::Envelope;
@@ -21,17 +23,14 @@ pub(crate) struct Names {
     /// The number of the function that each type is bound to: the types bound by themselves come
     /// first, then the namespaces. Those bound to nothing have [`NOBODY`].
     functions: Vec<u32>,
-    namespaces: Vec<&'static str>,
+    namespaces: Vec<SmolStr>,
     /// Constants by the address and length of their text, which never changes under them.
     constants: Box<[(usize, usize, TypeIndex); REMEMBERED]>,
 }
 
 impl Names {
     /// Numbers the function types that are bound by themselves, in the order given.
-    pub(crate) fn new(
-        bound: impl Iterator<Item = TypeName>,
-        namespaces: Vec<&'static str>,
-    ) -> Self {
+    pub(crate) fn new(bound: impl Iterator<Item = TypeName>, namespaces: Vec<SmolStr>) -> Self {
         let mut names = Names {
             names: Vec::new(),
             by_name: HashMap::new(),
@@ -74,7 +73,7 @@ impl Names {
                 .filter(|f| *f != NOBODY)
                 .map(|f| f as usize);
         }
-        let namespace = self.namespaces.iter().position(|namespace| *namespace == name.namespace());
+        let namespace = self.namespaces.iter().position(|namespace| namespace == name.namespace());
         namespace.map(|at| self.shared as usize + at)
     }
 
@@ -84,7 +83,7 @@ impl Names {
             return *index;
         }
         let index = self.names.len() as TypeIndex;
-        let namespace = self.namespaces.iter().position(|namespace| *namespace == name.namespace());
+        let namespace = self.namespaces.iter().position(|namespace| namespace == name.namespace());
         self.functions.push(namespace.map_or(NOBODY, |at| self.shared + at as u32));
         self.names.push(name.clone());
         self.by_name.insert(name.clone(), index);

@@ -74,7 +74,7 @@ fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32, u3
     let plugin = plugin.value(COUNT).on_failure(OnFailure::DeadLetter).body;
     let bound = Bound {
         functions: vec![(COUNTER.name(), Rc::new(counter))],
-        namespaces: vec![("plugins", Rc::new(plugin))],
+        namespaces: vec![("plugins".into(), Rc::new(plugin))],
         depth_max,
         delayed_messages_max: 1000,
         operations_max: 1,
@@ -85,7 +85,7 @@ fn dispatcher(on_failure: OnFailure, depth_max: u32) -> (Dispatcher<i64, u32, u3
         when_full: OnFailure::Stop,
         worker: 3,
     };
-    let names = Names::new([COUNTER.name()].into_iter(), vec!["plugins"]);
+    let names = Names::new([COUNTER.name()].into_iter(), vec!["plugins".into()]);
     let egresses = vec![ErasedEgress::new(COUNTS)];
     let egresses = Egresses::new(egresses, LETTERS, Rc::new(Cell::new(true)));
     (Dispatcher::new(bound, names.clone(), egresses), names)

@@ -168,7 +168,10 @@ pub(super) fn bound(chance: &Chance, worker: usize) -> (Bound<Errand, u32>, Name
     let names = BOUND.iter().map(|of| of.name());
     let bound = Bound {
         functions: names.clone().zip(bodies.map(Rc::new)).collect(),
-        namespaces: vec![(PLUGINS.name(), Rc::new(function(chance, true).registry(100).body))],
+        namespaces: vec![(
+            PLUGINS.name().into(),
+            Rc::new(function(chance, true).registry(100).body),
+        )],
         depth_max: u32::MAX,
         delayed_messages_max: 1000,
         operations_max: 4,
@@ -179,7 +182,7 @@ pub(super) fn bound(chance: &Chance, worker: usize) -> (Bound<Errand, u32>, Name
         when_full: OnFailure::Stop,
         worker,
     };
-    (bound, Names::new(names, vec![PLUGINS.name()]))
+    (bound, Names::new(names, vec![PLUGINS.name().into()]))
 }
 
 /// Nobody listens.
