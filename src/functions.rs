@@ -256,6 +256,48 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
+    /// Binds one type whose name was found at run time to a function that is served elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// If it is bound already, or its endpoint is not valid.
+    #[cfg(feature = "modules")]
+    pub(crate) fn try_remote(&mut self, name: TypeName, mut endpoint: Endpoint) -> Result<(), Error>
+    where
+        M: TypedMessage,
+    {
+        let twice = self.functions.iter().any(|(bound, _)| *bound == name);
+        once(twice, || Kind::DuplicateFunction(name.clone()))?;
+        remote::check(name.as_str(), Some(name.name()), &mut endpoint)?;
+        let body = Body::remote(endpoint);
+        check_values(name.as_str(), &body)?;
+        self.bind(name, body);
+        Ok(())
+    }
+
+    /// Does the same for all types of a namespace that are not bound by themselves.
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_remote`](Self::try_remote).
+    #[cfg(feature = "modules")]
+    pub(crate) fn try_remote_namespace(
+        &mut self,
+        name: &str,
+        mut endpoint: Endpoint,
+    ) -> Result<(), Error>
+    where
+        M: TypedMessage,
+    {
+        let twice = self.namespaces.iter().any(|(bound, _)| bound == name);
+        once(twice, || Kind::DuplicateNamespace(name.to_owned()))?;
+        remote::check(name, None, &mut endpoint)?;
+        let body = Body::remote(endpoint);
+        check_values(name, &body)?;
+        self.bind_namespace(name.into(), body);
+        Ok(())
+    }
+
     /// Binds one type to a function that is served elsewhere, and lets its calls be about messages of
     /// several times: where many times are alive, each with few messages for an address, there are fewer
     /// calls.

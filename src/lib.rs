@@ -25,6 +25,8 @@ mod fuzz;
 mod grpc;
 mod message;
 mod messages;
+#[cfg(feature = "modules")]
+pub mod modules;
 mod placement;
 #[cfg(statefun_planted)]
 mod planted;
@@ -91,6 +93,10 @@ pub mod state_as_data {}
 
 #[doc = include_str!("../docs/writing-a-sink.md")]
 pub mod writing_a_sink {}
+
+#[cfg(feature = "modules")]
+#[doc = include_str!("../docs/modules.md")]
+pub mod module_files {}
 
 #[doc = include_str!("../docs/snapshots-offline.md")]
 pub mod snapshots_offline {}

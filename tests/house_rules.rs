@@ -203,6 +203,17 @@ fn what_serves_functions_knows_neither_loops_nor_snapshots() {
 }
 
 #[test]
+fn modules_are_read_in_one_room_that_knows_no_dataflow() {
+    only_in("src/modules/tree.rs", &["src"], &["saphyr_parser"]);
+    never(&["src", "operators/src", "proto/src"], &["saphyr"]);
+    let others = ["dataflow", "dispatch", "state", "snapshot", "archive", "execute", "serve"];
+    let others: Vec<String> = others.iter().map(|room| format!("crate::{room}")).collect();
+    never(&["src/modules"], &others.iter().map(String::as_str).collect::<Vec<_>>());
+    never(&["src/modules"], &["timely::", "timely_statefun_operators", "differential_dataflow"]);
+    only_in("src/modules/placeholders.rs", &["src/modules"], &["std::env"]);
+}
+
+#[test]
 fn unsafe_code_has_one_crate_and_only_tests_know_it() {
     // In two parts, so that this file does not name it.
     only_in("operators/codec-abomonation/", ALL, &[concat!("uns", "afe")]);
@@ -222,7 +233,7 @@ fn only_the_dataflow_knows_the_operators_at_work() {
 #[test]
 fn files_have_one_door_and_know_nothing_of_what_is_in_them() {
     // One that fails when a test says so is a store as well. A sink has files of its own, and so have
-    // certificates and keys. The file of a Unix socket is a name for it and holds nothing. What is sorted and does
+    // certificates and keys, and modules. The file of a Unix socket is a name for it and holds nothing. What is sorted and does
     // not fit into memory is in files that have no names.
     let doors = [
         "src/snapshot/",
@@ -231,6 +242,7 @@ fn files_have_one_door_and_know_nothing_of_what_is_in_them() {
         "src/sink/",
         "src/serve/unix.rs",
         "src/remote/tls.rs",
+        "src/modules/file.rs",
     ];
     let behind = |source: &Source| doors.iter().any(|door| source.path.starts_with(door));
     let (inside, outside): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(behind);
