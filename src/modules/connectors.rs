@@ -87,6 +87,14 @@ pub struct Connection<C> {
     pub(super) place: Place,
 }
 
+impl<C> Connection<C> {
+    /// An error about it, at its place: as a program says what a module alone does not show, such as a port that is
+    /// taken.
+    pub fn error(&self, why: impl Into<String>) -> ModuleError {
+        ModuleError::new(&self.place, Mistake::Connector(why.into()))
+    }
+}
+
 impl<C> Connectors<C> {
     /// No connectors.
     pub fn new() -> Self {

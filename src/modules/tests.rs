@@ -426,6 +426,12 @@ fn without_a_connector_the_kind_that_is_missing_is_named() {
             matches!(told(&text).kind(), Mistake::NoConnector { kind: told, .. } if told == kind)
         );
     }
+    // What a program finds out later has a place as well.
+    let module = parse(GREETER).unwrap();
+    let told_later = |at: usize| module.connections()[at].error("the port is taken").to_string();
+    assert_eq!(told_later(0), "m:6:7: the port is taken");
+    let told_later = parse(KAFKA).unwrap().connections()[1].error("no such host").to_string();
+    assert_eq!(told_later, "m:29:7: no such host");
     // What is wrong with it is told first.
     let error = told(&egress.replace("exactly-once", "exactly-one"));
     assert!(error.to_string().contains("did you mean \"exactly-once\"?"), "{error}");
