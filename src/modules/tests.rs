@@ -709,6 +709,10 @@ fn what_is_put_in_is_text_and_nothing_else() {
         let read = placeholders("7", topic).unwrap();
         assert_eq!(read, [Known::Ingress { port: 7 }, Known::Egress { port: 8091, topics }]);
     }
+    // Keys are as they are written, also those of which there are any.
+    let keys = KAFKA.replace("acks: all", "${UNKNOWN}$${: ${PORT}");
+    let Some(Known::ToKafka(egress)) = connected(&keys).pop() else { panic!() };
+    assert_eq!(egress.properties.iter().collect::<Vec<_>>(), [("${UNKNOWN}$${", "8090")]);
     let error = placeholders("7 # seven", "a").unwrap_err();
     assert_eq!((error.file(), error.line(), error.column()), ("m", 8, 9));
     assert!(error.to_string().ends_with("and not \"${PORT}\""), "{error}");
