@@ -341,7 +341,7 @@ fn nested(
 }
 
 fn target(node: &Node) -> Result<Target, ModuleError> {
-    let text = node.as_text("functions")?;
+    let text = node.as_text("a text")?;
     let target = match text.filled.strip_suffix("/*") {
         Some(namespace) => {
             let checked = address::check_part("namespace", namespace);

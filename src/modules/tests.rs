@@ -575,7 +575,7 @@ fn what_is_wrong_is_told_with_its_place() {
         (v2("").replace("a/b", "a"), "3:14", "functions are \"namespace/name\" or \"namespace/*\", and not \"a\"".into()),
         (v2("").replace("a/b", "'*/*'"), "3:14", "functions are \"namespace/name\"".into()),
         (v2("").replace("a/b", "a/b*"), "3:14", "functions are \"namespace/name\"".into()),
-        (v2("").replace("a/b", "[a/b]"), "3:14", "\"functions\" is functions, and this is a list".into()),
+        (v2("").replace("a/b", "[a/b]"), "3:14", "\"functions\" is a text, and this is a list".into()),
         (v2("  maxNumBatchRequests: 0"), "5:24", "\"maxNumBatchRequests\" is a number from 1 to 2147483647, and not \"0\"".into()),
         (v2("  maxNumBatchRequests: 1e3"), "5:24", "\"maxNumBatchRequests\" is a number from".into()),
         (v2("  maxNumBatchRequests: -1"), "5:24", "\"maxNumBatchRequests\" is a number from".into()),
@@ -758,6 +758,12 @@ module:
     let options = &module.endpoints().get("d/*").unwrap().options;
     assert_eq!((&*options.url, options.connections_idle_max), ("http://e", 3));
     assert_eq!(options.call_timeout, Duration::from_secs(9));
+    // What is there itself comes first, wherever it stands.
+    let merged = "- <<: [{acks: none, a: 1}, {a: 2, b: 3}]\n      acks: all";
+    let kafka = KAFKA.replace("- acks: all", merged);
+    let Some(Known::ToKafka(egress)) = connected(&kafka).pop() else { panic!() };
+    let properties: Vec<_> = egress.properties.iter().collect();
+    assert_eq!(properties, [("a", "1"), ("acks", "all"), ("b", "3")]);
     // In quotes, it is a key like any other.
     assert!(
         parse("'<<': {kind: a/b}\nspec: {}")
