@@ -107,11 +107,13 @@ fn a_source_that_obeys_stays_in_bounded_memory() {
         // It takes a few steps until other workers have heard that there is no room.
         let heard = if workers == 1 { 0 } else { 4 * BUDGET };
         let waiting_max = workers * (SOFT + workers * CREDIT + heard);
-        for (waiting, outside) in seen {
-            assert!(waiting <= waiting_max, "{waiting} messages waited, of at most {waiting_max}");
-            assert!(outside <= BATCH, "{outside} records waited outside, in batches of {BATCH}");
-            assert!(waiting > SOFT / 2, "only {waiting} messages ever waited");
+        for (waiting, outside) in &seen {
+            assert!(*waiting <= waiting_max, "{waiting} messages waited, of at most {waiting_max}");
+            assert!(*outside <= BATCH, "{outside} records waited outside, in batches of {BATCH}");
         }
+        // Gates close as soon as one worker has no room; on the other it depends on whose messages came first.
+        let most = seen.iter().map(|(waiting, _)| *waiting).max();
+        assert!(most > Some(SOFT / 2), "no more than {most:?} messages ever waited");
     }
 }
 
