@@ -108,7 +108,10 @@ pub fn functions(is_held: bool) -> Functions<TypedValue> {
     });
     let barge = boat(false).retry(Retry::attempts(1000).first(Duration::from_millis(20)));
     let ferry = boat(true).retry(Retry::attempts(1000).first(Duration::from_millis(20)));
+    // A program that is never to stop gives calls more time than everything that goes wrong can take of it: several
+    // attempts at one may hang, and each waits until its own time is up.
     let endpoint = Endpoint::at("http://courier/call").batch_messages_max(3);
+    let endpoint = endpoint.call_timeout(Duration::from_secs(24 * 60 * 60));
     let functions = match is_held {
         true => Functions::new().held_egress(BOOK),
         false => Functions::new().egress(BOOK),

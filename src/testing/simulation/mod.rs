@@ -243,6 +243,9 @@ impl<M: ExchangeData + Clone + Sync + fmt::Debug> Simulation<M> {
 
     /// Serves remote functions whose URL begins so. It may be asked the same again, as every function may be
     /// whose answer was lost.
+    ///
+    /// Several attempts at one call may go wrong, and clocks may be turned far at once. A function that is never to be
+    /// given up has a [call timeout](crate::Endpoint::call_timeout) of hours.
     #[must_use]
     pub fn serve(
         mut self,
