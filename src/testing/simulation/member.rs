@@ -91,7 +91,7 @@ pub(super) struct Kit<M> {
     pub(super) observers: Observers,
     pub(super) shelves: Shelves<M>,
     pub(super) letters: Letters<M>,
-    /// Whether what leaves counts. It does not once another execution has begun.
+    /// Whether what leaves counts. It does not once another execution knows what it goes on from.
     pub(super) counts: Arc<AtomicBool>,
     pub(super) tuning: Tuning,
 }

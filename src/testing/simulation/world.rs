@@ -282,6 +282,10 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
             thread::yield_now();
         }
         let found = self.find_out(&runtime, action);
+        // Until then, one that was believed to be dead could still take a snapshot that this one goes on from.
+        for zombie in &self.zombies {
+            zombie.execution.counts.store(false, Relaxed);
+        }
         drop(closed);
         if let Err(why) = found {
             // Workers that wait for what is found out are told that nobody does.
@@ -386,7 +390,6 @@ impl<'a, M: ExchangeData + Clone + Sync> World<'a, M> {
     fn crash(&mut self, how: Crash, action: u64) -> Result<(), String> {
         self.counts.crashes += 1;
         let execution = self.running.take().expect("it runs");
-        execution.counts.store(false, Relaxed);
         match how {
             Crash::Killed => drop(execution),
             Crash::PowerLost => {
