@@ -781,17 +781,23 @@ impl Test {
         let directory = Directory::new(&mut self.random);
         let mut executions = 0;
         let mut layout = 0;
+        // Which time is the last; some steps come once in an execution, others more often.
+        let mut latest = 5;
         while self.totals.kills < kills {
             executions += 1;
             assert!(executions <= 8 * kills, "{step}: the program is not ended there");
             layout = (layout + 1 + self.random.below(3) as usize) % LAYOUTS.len();
             let order = self.order(&directory, Task::Run { cuts: 12 }, false);
-            let planted = format!("kill-at={step}:{}", 1 + self.random.below(5));
+            let last = 1 + self.random.below(latest);
+            let planted = format!("kill-at={step}:{last}");
             let outcomes = self.run(&order, layout, Some(&planted));
             let output = outputs(&outcomes);
             assert!(!output.contains("panicked"), "{step}: {output}");
             let ran = outcomes[0].lines.iter().any(|line| line.starts_with("ran "));
             self.totals.kills += usize::from(!ran);
+            if ran {
+                latest = (last - 1).max(1);
+            }
             let store = order.store();
             let listed = protocol::runtime().block_on(store.list()).unwrap();
             if !listed.is_empty() {
