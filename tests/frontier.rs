@@ -29,7 +29,7 @@ const NODE: FunctionType<Call> = FunctionType::new("frontier/node");
 const RUNNER: FunctionType<Call> = FunctionType::new("frontier/runner");
 const DONE: Egress<usize> = Egress::new("frontier/done");
 const TIMES: usize = 16;
-const SEEDS: u64 = 800;
+const SEEDS: u64 = 400;
 const IDS: u64 = 24;
 
 /// A call and, through its seed, all calls that follow from it.
@@ -232,7 +232,7 @@ fn a_frontier_is_never_early_at_partially_ordered_times() {
 /// operators, and progress takes a step or two from worker to worker.
 const LATE_MAX: usize = 30;
 /// Steps that are far more than all the work takes.
-const ROUNDS: usize = 1000;
+const ROUNDS: usize = 500;
 
 /// Records of each worker that go round for ever: so many that in every step some go to another
 /// worker, and could carry an earlier time along.
