@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use timely::progress::Timestamp;
 use timely_statefun_proto::reqreply::to_function::{self, InvocationBatchRequest};
 use timely_statefun_proto::reqreply::{self, FromFunction, ToFunction};
 use timely_statefun_proto::{BuiltIn, Message};
@@ -19,6 +20,7 @@ use tokio::sync::oneshot::{Receiver, Sender, channel};
 use crate::address::{Address, Id, TypeName};
 use crate::call_error::CallError;
 use crate::dispatch::panic_message;
+use crate::functions::Functions;
 use crate::remote::{Answered, Answers};
 
 const OCTETS: &str = "application/octet-stream";
@@ -68,7 +70,7 @@ type Serve = Arc<dyn Fn(&ToFunction) -> FromFunction + Send + Sync>;
 /// assert_eq!(program.frontier(), [1]);
 /// assert_eq!(program.take(GREETINGS), [(0, "Hello, Ann".to_owned())]);
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct TestEndpoint {
     inner: Arc<Mutex<State>>,
 }
@@ -96,8 +98,10 @@ struct Queued {
 }
 
 impl TestEndpoint {
-    pub(super) fn new() -> Self {
-        TestEndpoint { inner: Arc::default() }
+    /// One for [functions](Functions::answered_by) in a dataflow of the test's own.
+    /// [`TestProgram::endpoint`](super::TestProgram::endpoint) gives that of a program.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Takes the oldest request that is open and that nobody has taken yet.
@@ -187,7 +191,13 @@ impl TestEndpoint {
         state.execution += 1;
         state.open.clear();
         state.queue.clear();
-        Arc::new(Line { endpoint: self.clone(), execution: state.execution })
+        drop(state);
+        self.line()
+    }
+
+    /// Who answers whoever was started last.
+    fn line(&self) -> Arc<dyn Answers> {
+        Arc::new(Line { endpoint: self.clone(), execution: self.state().execution })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -207,6 +217,18 @@ impl fmt::Debug for TestEndpoint {
         let (requests, open) = (state.next, state.open.len());
         let mut shown = f.debug_struct("TestEndpoint");
         shown.field("requests", &requests).field("open", &open).finish_non_exhaustive()
+    }
+}
+
+impl<M, T: Timestamp> Functions<M, T> {
+    /// Has a test answer all remote functions, in the place of the network, where it builds the dataflow by itself.
+    /// Several workers may share an endpoint.
+    ///
+    /// Calls run on the [runtime](Self::runtime) of these functions, and the time that they have is the runtime's: a
+    /// test turns it where it has paused it.
+    pub fn answered_by(mut self, endpoint: &TestEndpoint) -> Self {
+        self.answers = Some(endpoint.line());
+        self
     }
 }
 
