@@ -182,6 +182,14 @@ pub enum Reason {
         /// What it said.
         why: Box<str>,
     },
+    /// A [source](crate::source) cannot go on.
+    #[error("source \"{source_name}\" failed: {why}")]
+    SourceFailed {
+        /// The name of the source.
+        source_name: Box<str>,
+        /// What is wrong.
+        why: Box<str>,
+    },
 }
 
 /// Why a program stopped: the address at which it happened, if it is about one, and what.

@@ -38,6 +38,7 @@ mod runner;
 pub mod serve;
 pub mod sink;
 mod snapshot;
+pub mod source;
 mod spec;
 mod state;
 mod table;
@@ -97,6 +98,9 @@ pub mod writing_a_sink {}
 #[cfg(feature = "modules")]
 #[doc = include_str!("../docs/modules.md")]
 pub mod module_files {}
+
+#[doc = include_str!("../docs/sources.md")]
+pub mod sources {}
 
 #[doc = include_str!("../docs/snapshots-offline.md")]
 pub mod snapshots_offline {}

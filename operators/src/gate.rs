@@ -28,7 +28,8 @@ use crate::alignment::Alignment;
 use crate::announcements::Announcement;
 use crate::batch::Batch;
 use crate::config::{LoopConfig, Order};
-use crate::handle::{GateState, Shared};
+use crate::feed::{Feed, GateState};
+use crate::handle::Shared;
 use crate::handler::Handler;
 use crate::holdings::Holdings;
 use crate::live_times::{LiveTimes, TimeIndex};
@@ -55,6 +56,8 @@ pub(crate) struct GateParts<'scope, T: Timestamp, D, M, F> {
     pub(crate) contained: Vec<T>,
     /// Where to take cuts, if not where they are announced.
     pub(crate) marks: Option<CutMarks>,
+    /// Joins it to the source whose stream this is.
+    pub(crate) feed: Option<Feed>,
     pub(crate) keyed_loop: Activator,
     pub(crate) ingress: Stream<'scope, LoopTime<T>, Vec<D>>,
     pub(crate) signals: Stream<'scope, LoopTime<T>, Vec<Addressed<T, F>>>,
@@ -110,7 +113,11 @@ where
 
     let state = Rc::new(GateState::default());
     state.taken.set(config.cuts_before);
-    shared.gates.borrow_mut().push(Rc::clone(&state));
+    shared.gates.add(&state);
+    let feed = parts.feed;
+    if let Some(feed) = &feed {
+        feed.join(&state);
+    }
     let shared = Rc::clone(shared);
     let (credit, order) = (config.gate_credit_records, config.order);
     let cuts_before = config.cuts_before;
@@ -122,6 +129,7 @@ where
         parts.contained.iter().for_each(|time| gate.alignment.note(time));
         let mut cuts = cuts_before;
         let mut admitted = 0;
+        let mut come = 0;
         // Of those that marks count.
         let mut read = 0;
         let mut arrived = VecDeque::new();
@@ -184,6 +192,7 @@ where
                 let kind = Kind { route: H::route, class: H::class };
                 gate.release(kind, &mut send);
                 let mut offer = |time: &T, datum: D| {
+                    come += 1;
                     let position = position.as_ref().and_then(|position| position(&datum));
                     if position.is_some_and(|position| replayed.contains(position)) {
                         skipped += 1;
@@ -223,6 +232,11 @@ where
             }
 
             state.held_back.set(gate.held_back.len() + gate.later.len().saturating_sub(credit));
+            state.arrived.set(come);
+            if let Some(feed) = &feed {
+                feed.tell(&state, admitted);
+            }
+            shared.gates.tell();
             shared.update(|stats| {
                 stats.admitted += admitted - admitted_before;
                 stats.skipped += skipped;

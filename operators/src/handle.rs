@@ -8,6 +8,7 @@ use timely::progress::Timestamp;
 use timely::worker::Worker;
 
 use crate::cut_times::CutTimes;
+use crate::feed::{Feed, Gates};
 
 /// Steps that a program has, after a loop stopped, to notice and end its dataflow. Then the loop
 /// ends the worker with a panic, so that a program which never asks cannot hang.
@@ -39,20 +40,10 @@ pub struct LoopStats {
     pub waiting_bytes: usize,
 }
 
-#[derive(Default)]
-pub(crate) struct GateState {
-    /// Records held back, but for as many as may wait for an aligned cut.
-    pub(crate) held_back: Cell<usize>,
-    /// Whether some worker has no room or the loop has stopped.
-    pub(crate) shut: Cell<bool>,
-    /// The last cut that it has taken.
-    pub(crate) taken: Cell<u64>,
-}
-
 pub(crate) struct Shared<F> {
     pub(crate) stats: Cell<LoopStats>,
     pub(crate) cut_times: RefCell<CutTimes>,
-    pub(crate) gates: RefCell<Vec<Rc<GateState>>>,
+    pub(crate) gates: Rc<Gates>,
     pub(crate) stopped: RefCell<Option<F>>,
     pub(crate) stop_seen: Cell<bool>,
 }
@@ -62,7 +53,7 @@ impl<F> Shared<F> {
         Shared {
             stats: Cell::default(),
             cut_times: RefCell::default(),
-            gates: RefCell::default(),
+            gates: Rc::default(),
             stopped: RefCell::new(None),
             stop_seen: Cell::new(false),
         }
@@ -70,7 +61,7 @@ impl<F> Shared<F> {
 
     /// Whether all gates of this worker have taken a cut.
     pub(crate) fn gates_have_taken(&self, cut: u64) -> bool {
-        self.gates.borrow().iter().all(|gate| gate.taken.get() >= cut)
+        self.gates.have_taken(cut)
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut LoopStats)) {
@@ -100,8 +91,16 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     /// is no more than a gate's [credit](crate::LoopConfig::gate_credit_records). If it is more, the cut waits
     /// for ingress that lags: that must be fed whether or not the loop is ready.
     pub fn ready(&self) -> bool {
-        let gates = self.shared.gates.borrow();
-        gates.iter().all(|gate| gate.held_back.get() == 0 && !gate.shut.get())
+        self.shared.gates.are_ready()
+    }
+
+    /// Has a [source](crate::source()) of this worker give no more while the gates are not
+    /// [ready](Self::ready), and go on when they are. A source may feed several loops.
+    ///
+    /// Its records come through operators in between: if they came to a gate as they are,
+    /// [`Ingress::fed_by`](crate::Ingress::fed_by) would say so, and count those that are on their way.
+    pub fn feeds(&self, feed: &Feed) {
+        feed.obey(&self.shared.gates);
     }
 
     /// Probes what the gates of all workers have let in: a time that it has passed is in the loop,

@@ -87,6 +87,7 @@ use crate::batch::Batch;
 use crate::config::{LoopConfig, Order};
 use crate::crossing::ByRoute;
 use crate::engine::{Engine, Pressure};
+use crate::feed::Feed;
 use crate::gate::{GateParts, LoopTime, gate};
 use crate::handle::{LoopHandle, STOP_GRACE_STEPS, Shared};
 use crate::handler::Handler;
@@ -111,6 +112,7 @@ pub struct Ingress<'scope, T: Timestamp, D, M> {
     after: Positions,
     contained: Vec<T>,
     marks: Option<CutMarks>,
+    feed: Option<Feed>,
 }
 
 impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
@@ -129,6 +131,7 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
             after: Positions::new(),
             contained: Vec::new(),
             marks: None,
+            feed: None,
         }
     }
 
@@ -144,6 +147,14 @@ impl<'scope, T: Timestamp, D, M> Ingress<'scope, T, D, M> {
     #[must_use]
     pub fn cut_at(mut self, marks: CutMarks) -> Self {
         self.marks = Some(marks);
+        self
+    }
+
+    /// Says that the stream is that of a [source](crate::source()), as it is: the source gives no more while this
+    /// gate has no room, and goes on when it has.
+    #[must_use]
+    pub fn fed_by(mut self, feed: Feed) -> Self {
+        self.feed = Some(feed);
         self
     }
 
@@ -366,6 +377,7 @@ where
                 after: ingress.after,
                 contained: ingress.contained,
                 marks: ingress.marks,
+                feed: ingress.feed,
                 keyed_loop: keyed_loop.clone(),
                 ingress: ingress.stream.enter(inner),
                 signals: held_back(heard.clone(), &config),

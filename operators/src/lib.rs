@@ -9,6 +9,7 @@
 //! * [`Decider`]: when cuts are taken, one at a time, by any number of loops.
 //! * [`Hold`]: what leaves a loop, or a part of it, is kept until its cut counts.
 //! * [`council`]: news between workers, beside the dataflow.
+//! * [`source`](source()): a stream of what is given whenever there is room, as the gates say through a [`Feed`].
 //! * [`bulletin`]: a stream of what somebody says, with a frontier that they set.
 //! * [`Demux`]: one stream into several, in order.
 //!
@@ -34,6 +35,7 @@ mod decisions;
 mod delay;
 mod demux;
 mod engine;
+mod feed;
 mod flow;
 mod gate;
 mod handle;
@@ -50,6 +52,7 @@ mod planted;
 mod positions;
 mod record;
 mod restore;
+mod source;
 mod stages;
 mod turn;
 mod waker;
@@ -66,6 +69,7 @@ pub use decider::{CutControl, Decider};
 #[cfg(feature = "testing")]
 pub use delay::Delays;
 pub use demux::Demux;
+pub use feed::Feed;
 pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
 pub use hold::{HeldBatch, Hold, HoldControl, LetGo, Outputs};
@@ -74,5 +78,6 @@ pub use marks::CutMarks;
 pub use part::{Place, Places, Work};
 pub use positions::{AtCut, Positions};
 pub use restore::Restore;
+pub use source::{Portion, SourceActivators, source};
 pub use turn::{Hops, Turn};
 pub use waker::Waker;

@@ -82,6 +82,10 @@ impl<'scope, T: Timestamp, M> Ingress<'scope, T, M> {
         M: 'static,
     {
         let gate = Gate::new(name, self.stream, route);
+        let (gate, passage) = match self.link {
+            Some(link) => (gate.fed_by(link.feed), Some(link.passage)),
+            None => (gate, None),
+        };
         let Some((source, cutting)) = self.source.zip(cutting) else { return gate };
         let Source { name, comes_back, snapshots } = source;
         if let ComesBack::Emitted(marks) = comes_back {
@@ -89,7 +93,13 @@ impl<'scope, T: Timestamp, M> Ingress<'scope, T, M> {
         }
         let scribe = Rc::downgrade(&cutting.scribe);
         let noting = (Weak::clone(&scribe), name.clone());
-        let gate = gate.on_cut(move |at| Scribe::note(&noting.0, &noting.1, at));
+        if let Some(passage) = &passage {
+            cutting.scribe.borrow_mut().tell_passage(Rc::clone(passage));
+        }
+        let gate = gate.on_cut(move |at| {
+            passage.iter().for_each(|passage| passage.cut(&at));
+            Scribe::note(&noting.0, &noting.1, at);
+        });
         let gate = gate.contained(snapshots.latest());
         if let ComesBack::No = comes_back {
             return gate;

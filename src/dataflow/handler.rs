@@ -13,6 +13,7 @@ use timely_statefun_operators::{
 
 use super::cutting::{Cutter, Cutting, own};
 use super::egresses::dead_letters;
+use super::sources::Stops;
 use crate::clock::Clock;
 use crate::dead_letter::Stopped;
 use crate::dispatch::Surroundings;
@@ -31,6 +32,9 @@ pub(super) struct FunctionHandler<M, T: Timestamp> {
     /// If snapshots are taken.
     cutter: Option<Cutter<M, T>>,
     chains: Chains,
+    /// Sources that may have failed.
+    stops: Vec<Rc<Stops>>,
+    worker: usize,
     clock: Clock,
     operations: Runner<Result<M, String>>,
     calls: Caller,
@@ -75,12 +79,20 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
             dispatcher,
             cutter,
             chains,
+            stops: Vec::new(),
+            worker,
             clock,
             operations,
             calls,
             #[cfg(feature = "testing")]
             watch,
         }
+    }
+
+    /// Stops when one of these says so.
+    pub(super) fn stopped_by(mut self, stops: Vec<Rc<Stops>>) -> Self {
+        self.stops = stops;
+        self
     }
 }
 
@@ -219,6 +231,7 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
         let turned = waker.clone();
         self.clock.on_turn(move || turned.wake());
         self.operations.connect(waker.clone());
+        self.stops.iter().for_each(|stops| stops.connect(waker.clone()));
         if let Some(cutter) = &self.cutter {
             cutter.connect(&waker);
         }
@@ -234,6 +247,9 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
 
     fn poll(&mut self, inbox: &mut Inbox<'_, T, Routed<M>>) -> Result<(), Stopped> {
         self.dispatcher.note_time(self.clock.now_ms());
+        if let Some(reason) = self.stops.iter().find_map(|stops| stops.reason()) {
+            return Err(Stopped { address: None, reason, worker: self.worker });
+        }
         #[cfg(feature = "testing")]
         if let Some(watch) = &self.watch {
             let time = inbox.event_time().cloned().unwrap_or_else(T::minimum);

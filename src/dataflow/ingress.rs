@@ -7,6 +7,7 @@ use timely::progress::Timestamp;
 use timely_statefun_operators::CutMarks;
 
 use super::snapshots::Snapshots;
+use super::sources::Link;
 use crate::message::Envelope;
 
 /// A stream of messages for functions.
@@ -15,11 +16,14 @@ pub(crate) type Envelopes<'scope, T, M> = Stream<'scope, T, Vec<Envelope<M>>>;
 /// A stream of messages for functions whose snapshots are taken: a stream with a name, and with what
 /// becomes of it when the program goes on from a snapshot.
 ///
-/// [`Snapshots`] makes them, and [`Egresses::chained`](crate::Egresses::chained). Programs that take no snapshots give streams as they are.
+/// [`Snapshots`] makes them, [`Egresses::chained`](crate::Egresses::chained), and a [source](crate::source::Source).
+/// Programs that take no snapshots may give streams as they are.
 pub struct Ingress<'scope, T: Timestamp, M> {
     pub(super) stream: Envelopes<'scope, T, M>,
     /// None where the program takes no snapshots.
     pub(super) source: Option<Source<T>>,
+    /// If the stream is that of a source, as it is.
+    pub(super) link: Option<Link>,
 }
 
 /// Where the records of an ingress come from.
@@ -71,14 +75,15 @@ impl<T: Timestamp> Snapshots<T> {
         comes_back: ComesBack,
         stream: Envelopes<'scope, T, M>,
     ) -> Ingress<'scope, T, M> {
-        Ingress { stream, source: Some(Source { name, comes_back, snapshots: self.clone() }) }
+        let source = Some(Source { name, comes_back, snapshots: self.clone() });
+        Ingress { stream, source, link: None }
     }
 }
 
 impl<'scope, T: Timestamp, M> From<Envelopes<'scope, T, M>> for Ingress<'scope, T, M> {
     /// An ingress of a program that takes no snapshots.
     fn from(stream: Envelopes<'scope, T, M>) -> Self {
-        Ingress { stream, source: None }
+        Ingress { stream, source: None, link: None }
     }
 }
 

@@ -12,6 +12,7 @@ mod look_ups;
 mod persist;
 mod releases;
 mod snapshots;
+mod sources;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -32,6 +33,7 @@ pub use persist::{Persisted, PersistedUpdates};
 use releases::Releases;
 pub(crate) use snapshots::{HELD, NOTE, TABLE, put_framed, section};
 pub use snapshots::{Savepoint, SnapshotCounts, SnapshotDone, SnapshotPolicy, Snapshots};
+pub use sources::Source;
 
 use crate::dead_letter::Stopped;
 use crate::dispatch::Batch;
@@ -76,6 +78,8 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
         cutting.releases = Releases::of(&functions.egresses, cutting.set, &cutting.scribe);
     }
     let names = functions.names();
+    let stops = ingresses.iter().flat_map(|ingress| &ingress.link);
+    let stops: Vec<_> = stops.map(|link| Rc::clone(&link.stops)).collect();
     let ingresses = ingresses.into_iter().enumerate().map(|(number, ingress)| {
         let mut names = names.clone();
         let name = format!("{} {number}", functions.name);
@@ -95,6 +99,7 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
     let chains = Chains::default();
     let handler =
         FunctionHandler::new(functions, names, read, place, cutting.as_ref(), chains.clone());
+    let handler = handler.stopped_by(stops);
     let route = |batch: &Batch| batch.egress;
     let holds = cutting.as_ref().and_then(|cutting| {
         let restores = cutting.reading.is_some();

@@ -21,6 +21,7 @@ use super::chair::Chair;
 use super::news::{Failure, Fate, News, Written};
 use super::savepoint::{Asked, Savepoint};
 use super::{SnapshotCounts, SnapshotDone};
+use crate::dataflow::sources::Passage;
 use crate::dead_letter::{Reason, Stopped};
 use crate::dispatch::{CutError, CutSink, CutType, RecordKind, TypeIndex};
 use crate::records::{put_text, put_varint, put_with_length};
@@ -46,6 +47,8 @@ pub(in crate::dataflow) struct Scribe<T: Timestamp> {
     /// What gates have noted of cuts that are not over.
     noted: BTreeMap<u64, Noted<T>>,
     stored: (Sender<Stored>, Receiver<Stored>),
+    /// Sources whose records somebody may hold receipts of.
+    passages: Vec<Rc<Passage>>,
     wakers: Wakers,
     /// The savepoints that this worker has asked for.
     asked: Asked<T>,
@@ -148,6 +151,7 @@ impl<T: Timestamp> Scribe<T> {
             over: 0,
             noted: BTreeMap::new(),
             stored: channel(),
+            passages: Vec::new(),
             wakers,
             asked: Asked::new(),
             stop: None,
@@ -171,6 +175,11 @@ impl<T: Timestamp> Scribe<T> {
     /// The names of all sets.
     pub(in crate::dataflow) fn set_names(&self) -> Vec<String> {
         self.sets.iter().map(|set| set.name.clone()).collect()
+    }
+
+    /// Tells a source what becomes of cuts.
+    pub(in crate::dataflow) fn tell_passage(&mut self, passage: Rc<Passage>) {
+        self.passages.push(passage);
     }
 
     /// Says how to wake the loop of a set.
@@ -497,6 +506,7 @@ impl<T: Timestamp> Scribe<T> {
             true => self.process.uploads.committed(cut, self.process.clock.now_ms()),
             false => self.process.uploads.abandon(cut),
         }
+        self.passages.iter().for_each(|passage| passage.hear(cut, committed));
         for set in &mut self.sets {
             set.fate = Some(fate);
         }
