@@ -56,7 +56,7 @@ impl<D: Send + 'static> Channel<D> {
 }
 
 impl<'scope, T: Timestamp, D: 'static> Source<'scope, T, D> {
-    pub(super) fn new(
+    pub(crate) fn new(
         scope: Scope<'scope, T>,
         name: String,
         times: Times<T>,
@@ -143,6 +143,7 @@ impl<'scope, T: Timestamp, D: 'static> Source<'scope, T, D> {
         after: Positions,
         mut envelope: impl FnMut(D) -> Envelope<M> + 'static,
     ) -> (Stream<'scope, T, Vec<Envelope<M>>>, Link) {
+        self.pull.begin(&after);
         let passage = Rc::new(Passage::new(self.ledger.take()));
         let feed = Feed::new();
         let admits = Rc::clone(&passage);
@@ -216,6 +217,7 @@ impl<'scope, T: Timestamp, D: 'static> Source<'scope, T, D> {
                     status.waiting_for = waiting_for;
                     status.given = given;
                     status.contained += contained_all + contained;
+                    pull.note(status);
                 });
                 match more {
                     Pulled::More => here.activate(),

@@ -9,13 +9,19 @@
 //!   has been let in and when a durable snapshot contains it.
 
 mod channel;
+mod files;
 mod receipts;
 mod times;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use timely_statefun_operators::Positions;
+
 pub use channel::{Channel, ChannelSender, Closed, TrySendError, channel};
+#[cfg(feature = "csv")]
+pub use files::CsvOptions;
+pub use files::{FileError, FileErrorKind, Files, Line};
 pub(crate) use receipts::Ledger;
 pub use receipts::{Lost, Receipt};
 pub use times::Times;
@@ -49,6 +55,8 @@ pub struct SourceStatus {
     pub given: u64,
     /// How many records it did not give since a restored snapshot contains them.
     pub contained: u64,
+    /// How much was [skipped](Files::skip_bad) since something was wrong with it.
+    pub skipped: u64,
     /// What went wrong last.
     pub last_error: Option<String>,
 }
@@ -88,11 +96,17 @@ fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
 
 /// What has records for a source, on its worker. It never blocks.
 pub(crate) trait Pull<D>: 'static {
+    /// Begins behind these positions, if it can. What is pulled of what they contain is not given.
+    fn begin(&mut self, _after: &Positions) {}
+
     /// Says how to have the source look again, from any thread.
     fn connect(&mut self, wake: Box<dyn Fn() + Send + Sync>);
 
     /// Adds records, up to so many, in order.
     fn pull(&mut self, records_max: usize, to: &mut Vec<D>) -> Pulled;
+
+    /// Adds what else there is to tell.
+    fn note(&mut self, _status: &mut SourceStatus) {}
 }
 
 /// Whether there is more to pull.
