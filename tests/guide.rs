@@ -6,7 +6,7 @@
 //! benches and scripts do what they say is what `.ci/run` runs them for.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
