@@ -1,4 +1,4 @@
-#![doc = include_str!("../docs/tutorial.md")]
+#![doc = include_str!("../docs/guide.md")]
 #![doc(html_root_url = "https://docs.rs/timely-statefun")]
 
 mod address;
@@ -83,17 +83,22 @@ pub use typed::{Typed, TypedMessage, TypedValue};
 pub use value::{Named, Value, ValueSpec};
 pub use watched::{ChangeOf, EntryOf, StateChange, Watchable};
 
-#[doc = include_str!("../docs/from-statefun.md")]
-pub mod from_statefun {}
+// The guide, in its order.
+
+#[doc = include_str!("../docs/first-pipeline.md")]
+pub mod first_pipeline {}
+
+#[doc = include_str!("../docs/messages-and-state.md")]
+pub mod messages_and_state {}
+
+#[doc = include_str!("../docs/time-and-completeness.md")]
+pub mod time_and_completeness {}
+
+#[doc = include_str!("../docs/remote-functions.md")]
+pub mod remote_functions {}
 
 #[doc = include_str!("../docs/deploying-functions.md")]
 pub mod deploying_functions {}
-
-#[doc = include_str!("../docs/state-as-data.md")]
-pub mod state_as_data {}
-
-#[doc = include_str!("../docs/writing-a-sink.md")]
-pub mod writing_a_sink {}
 
 #[cfg(feature = "modules")]
 #[doc = include_str!("../docs/modules.md")]
@@ -101,9 +106,42 @@ pub mod module_files {}
 
 #[doc = include_str!("../docs/sources.md")]
 pub mod sources {}
+#[doc = include_str!("../docs/snapshots-and-exactly-once.md")]
+pub mod snapshots_and_exactly_once {}
+
+#[doc = include_str!("../docs/writing-a-sink.md")]
+pub mod writing_a_sink {}
+
+#[doc = include_str!("../docs/state-as-data.md")]
+pub mod state_as_data {}
 
 #[doc = include_str!("../docs/snapshots-offline.md")]
 pub mod snapshots_offline {}
+
+#[doc = include_str!("../docs/testing-programs.md")]
+pub mod testing_programs {}
+
+#[doc = include_str!("../docs/several-machines.md")]
+pub mod several_machines {}
+
+#[doc = include_str!("../docs/operating.md")]
+pub mod operating {}
+
+#[doc = include_str!("../docs/limits.md")]
+pub mod limits_and_defaults {}
+
+#[doc = include_str!("../docs/from-statefun.md")]
+pub mod from_statefun {}
+
+// Pictures are drawn by the example `plot`, which fails where one is not that of its figures.
+#[doc = include_str!("../docs/performance.md")]
+#[doc = include_str!("../docs/figures/served.svg")]
+#[doc = ""]
+#[doc = include_str!("../docs/figures/codec.svg")]
+pub mod performance {}
+
+#[doc = include_str!("../docs/why-not.md")]
+pub mod why_not {}
 
 /// The README's code, compiled and run with the other examples.
 #[cfg(doctest)]
