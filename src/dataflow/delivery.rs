@@ -57,13 +57,17 @@ pub struct SinkHandle {
 }
 
 impl SinkHandle {
+    pub(super) fn of(status: &Arc<Mutex<SinkStatus>>) -> Self {
+        SinkHandle { status: Arc::clone(status) }
+    }
+
     /// How it is getting on. A worker without a shard has nothing to tell.
     pub fn status(&self) -> SinkStatus {
         lock(&self.status).clone()
     }
 }
 
-fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
+pub(super) fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -19,7 +19,8 @@ use super::releases::Releases;
 use crate::dispatch::{Batch, OfBin};
 
 /// An egress whose records are [held](crate::Functions::held_egress) until the cut is durable that contains what
-/// caused them: [given to a sink](Self::sink), or taken as a [stream](Self::stream).
+/// caused them: [given to a sink](Self::sink), or to [asynchronous code](Self::channel), or taken as a
+/// [stream](Self::stream).
 ///
 /// What is released at a cut is released whole, on each worker, before the next cut is announced; and after a
 /// restart again, with the same number and the same records, before anything newer. Each record has its own

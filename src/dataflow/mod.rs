@@ -9,6 +9,7 @@ mod handler;
 mod held;
 mod ingress;
 mod look_ups;
+mod outflow;
 mod persist;
 mod releases;
 mod snapshots;

@@ -1,13 +1,17 @@
-//! Where the records of held egresses go: what a sink promises, and sinks for files and for SQLite.
+//! Where the records of held egresses go: what a sink promises, sinks for files and for SQLite, and a channel to
+//! asynchronous code.
 //!
 //! A sink knows cuts by their numbers and nothing else of the program: no dataflow, no function, no worker.
 
+mod channel;
 mod file;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::fmt;
 
+pub(crate) use channel::Giver;
+pub use channel::{HeldReceiver, Taken};
 pub use file::FileSink;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSink;
