@@ -30,6 +30,8 @@ pub mod modules;
 mod placement;
 #[cfg(statefun_planted)]
 mod planted;
+#[cfg(feature = "playground")]
+pub mod playground;
 mod records;
 mod remote;
 mod retry;
@@ -101,6 +103,10 @@ pub mod module_files {}
 
 #[doc = include_str!("../docs/sources.md")]
 pub mod sources {}
+
+#[cfg(feature = "playground")]
+#[doc = include_str!("../docs/playground.md")]
+pub mod playground_over_http {}
 
 #[doc = include_str!("../docs/snapshots-offline.md")]
 pub mod snapshots_offline {}
