@@ -30,6 +30,8 @@ pub mod modules;
 mod placement;
 #[cfg(statefun_planted)]
 mod planted;
+#[cfg(feature = "playground")]
+pub mod playground;
 mod records;
 mod remote;
 mod retry;
@@ -114,6 +116,10 @@ pub mod writing_a_sink {}
 
 #[doc = include_str!("../docs/state-as-data.md")]
 pub mod state_as_data {}
+
+#[cfg(feature = "playground")]
+#[doc = include_str!("../docs/playground.md")]
+pub mod playground_over_http {}
 
 #[doc = include_str!("../docs/snapshots-offline.md")]
 pub mod snapshots_offline {}

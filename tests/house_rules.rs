@@ -214,6 +214,17 @@ fn modules_are_read_in_one_room_that_knows_no_dataflow() {
 }
 
 #[test]
+fn the_playground_speaks_through_the_doors_that_are_there() {
+    // Sockets, hyper and files have theirs, which it is not among.
+    never(&["src/serve", "src/modules", "src/source"], &["crate::playground"]);
+    let pure = ["request", "record", "shelves", "spec"].map(|of| format!("src/playground/{of}.rs"));
+    let pure: Vec<&str> = pure.iter().map(String::as_str).collect();
+    never(&pure, &["timely::", "tokio", "crate::dataflow", "crate::serve", "crate::source"]);
+    only_in("src/playground/receive.rs", &["src/playground"], &["crate::dataflow", "timely::"]);
+    only_in("src/serve/pages.rs", &["src/serve"], &["trait Pages"]);
+}
+
+#[test]
 fn unsafe_code_has_one_crate_and_only_tests_know_it() {
     // In two parts, so that this file does not name it.
     only_in("operators/codec-abomonation/", ALL, &[concat!("uns", "afe")]);

@@ -57,6 +57,8 @@ mod placeholders;
 mod time;
 mod tree;
 
+pub(crate) use time::duration;
+
 use std::path::Path;
 
 pub use connectors::{Connection, ConnectorSpec, Connectors, Properties, Route};

@@ -19,7 +19,7 @@ const UNITS: [(&[&str], u128); 7] = [
 ];
 
 /// Reads a duration, or says what is wrong with it.
-pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

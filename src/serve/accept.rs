@@ -163,6 +163,7 @@ mod tests {
 
     use super::super::activity::Patience;
     use super::super::health::Health;
+    use super::super::served::Served;
     use super::super::service::HttpService;
     use super::super::{Answer, RequestReply};
     use super::*;
@@ -196,10 +197,10 @@ mod tests {
             write_timeout: Duration::from_secs(10),
             connection_idle: Duration::from_secs(10),
         };
-        let service = HttpService::new(Never);
+        let served = Served::Functions(HttpService::new(Never));
         let http = connection::http(1);
         Arc::new(Common {
-            service,
+            served,
             health: Health::at(None),
             patience,
             http,

@@ -1,6 +1,5 @@
 //! One connection, from its first byte to its last.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -16,19 +15,19 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tower_service::Service;
 
 use super::activity::{Activity, Due, Patience};
 use super::health::Health;
 use super::response::ResponseBody;
-use super::service::{HttpService, Incomplete};
+use super::served::Served;
+use super::service::Incomplete;
 #[cfg(feature = "tls")]
 use super::tls::Handshake;
 use super::watched::Watched;
 
 /// What is the same for all connections of a server.
 pub(super) struct Common {
-    pub(super) service: HttpService,
+    pub(super) served: Served,
     pub(super) health: Health,
     pub(super) patience: Patience,
     pub(super) http: Builder<TokioExecutor>,
@@ -66,8 +65,7 @@ async fn answer(
     if let Some(response) = common.health.answer(&request) {
         return Ok(response);
     }
-    let response = common.service.clone().call(request).await;
-    let mut response = response.unwrap_or_else(|never: Infallible| match never {});
+    let mut response = common.served.respond(request).await;
     if response.extensions().get::<Incomplete>().is_some() {
         return Err(NobodyThere);
     }

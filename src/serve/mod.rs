@@ -64,9 +64,12 @@ mod functions;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod health;
+#[cfg(feature = "playground")]
+pub(crate) mod pages;
 mod queue;
 mod refusal;
 mod response;
+mod served;
 mod server;
 mod service;
 mod thread;

@@ -18,6 +18,7 @@ use super::activity::Patience;
 use super::connection::{self, Common};
 use super::error::{Kind, ServeError};
 use super::health::Health;
+use super::served::Served;
 use super::service::HttpService;
 #[cfg(feature = "tls")]
 use super::tls::ServerTls;
@@ -63,7 +64,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// With the feature `tls`, it speaks [TLS](Server#method.tls).
 #[derive(Clone)]
 pub struct Server {
-    service: HttpService,
+    served: Served,
     patience: Patience,
     connections_max: usize,
     streams_max: u32,
@@ -79,8 +80,13 @@ pub struct Server {
 impl Server {
     /// A server of what answers requests.
     pub fn new(functions: impl RequestReply) -> Self {
+        Self::of(Served::Functions(HttpService::new(functions)))
+    }
+
+    /// A server of something else, behind the same doors.
+    pub(super) fn of(served: Served) -> Self {
         Server {
-            service: HttpService::new(functions),
+            served,
             patience: Patience {
                 head_timeout: Duration::from_secs(10),
                 write_timeout: Duration::from_secs(10),
@@ -101,14 +107,14 @@ impl Server {
     /// How many bytes the body of a request may have; at least 1. Default: 32 MiB.
     #[must_use]
     pub fn body_bytes_max(mut self, bytes: usize) -> Self {
-        self.service = self.service.body_bytes_max(bytes);
+        self.served.limits_mut().bytes_max = bytes;
         self
     }
 
     /// How long nothing may come of a body that is not complete; more than nothing. Default: 10 s.
     #[must_use]
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
-        self.service = self.service.read_timeout(timeout);
+        self.served.limits_mut().read_timeout = timeout;
         self
     }
 
@@ -116,7 +122,7 @@ impl Server {
     /// answer.
     #[must_use]
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
-        self.service = self.service.body_timeout(timeout);
+        self.served.limits_mut().body_timeout = timeout;
         self
     }
 
@@ -265,7 +271,7 @@ impl Server {
     }
 
     fn check(&self) -> Result<(), ServeError> {
-        let (limits, patience) = (&self.service.limits, &self.patience);
+        let (limits, patience) = (self.served.limits(), &self.patience);
         for (name, timeout) in [
             ("read_timeout", limits.read_timeout),
             ("body_timeout", limits.body_timeout),
@@ -304,7 +310,7 @@ impl Server {
             stop: stopped,
             #[cfg(feature = "tls")]
             tls: self.tls.map(|tls| tls.handshake(self.handshake_timeout)),
-            service: self.service,
+            served: self.served,
             health: health.clone(),
             patience: Patience {
                 head_timeout: head_timeout.min(LONGEST),
@@ -322,7 +328,7 @@ impl Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("service", &self.service)
+            .field("served", &self.served)
             .field("head_timeout", &self.patience.head_timeout)
             .field("write_timeout", &self.patience.write_timeout)
             .field("connection_idle", &self.patience.connection_idle)

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::header::{
     ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use tower_service::Service;
@@ -178,42 +179,64 @@ async fn respond<B: Body>(
     limits: &BodyLimits,
 ) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
-    let http1 = head.version < Version::HTTP_2;
-    // A response that comes before the end of the body leaves the rest of it in the way of the next request.
-    let close = |mut response: Response<_>| {
-        if http1 {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    };
-    let announced = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let announced = announced.and_then(|value| value.parse().ok()).unwrap_or(0);
-    let announced = body.size_hint().lower().max(announced);
+    let announced = announced(&head, &body);
     #[cfg(feature = "grpc")]
     if grpc::is_request(&head) {
         return grpc::respond(functions, head, body, announced, limits).await;
     }
     let complete = body.is_end_stream();
     if let Some(refused) = refused(&head.method, &head.headers) {
-        return if complete { refused } else { close(refused) };
+        return if complete { refused } else { close(&head, refused) };
     }
-    match whole(body, announced, limits).await {
+    match gathered(&head, body, announced, limits).await {
         Ok(request) if request.is_empty() => text(StatusCode::BAD_REQUEST, "the body is empty"),
         Ok(request) => answered(functions, request).await,
-        Err(Lacking::TooLarge) => {
+        Err(response) => response,
+    }
+}
+
+/// How many bytes a body will have at least.
+pub(super) fn announced<B: Body>(head: &Parts, body: &B) -> u64 {
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced = announced.and_then(|value| value.parse().ok()).unwrap_or(0);
+    body.size_hint().lower().max(announced)
+}
+
+/// A response that comes before the end of the body leaves the rest of it in the way of the next request.
+pub(super) fn close(head: &Parts, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    if head.version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// All of a body, or what is said where it does not come.
+pub(super) async fn gathered<B: Body>(
+    head: &Parts,
+    body: B,
+    announced: u64,
+    limits: &BodyLimits,
+) -> Result<Bytes, Response<ResponseBody>> {
+    let lacking = match whole(body, announced, limits).await {
+        Ok(body) => return Ok(body),
+        Err(lacking) => lacking,
+    };
+    let response = match lacking {
+        Lacking::TooLarge => {
             let what = format!("the body is larger than {} bytes", limits.bytes_max);
-            close(text(StatusCode::PAYLOAD_TOO_LARGE, &what))
+            text(StatusCode::PAYLOAD_TOO_LARGE, &what)
         }
-        Err(Lacking::TooSlow(within)) => {
+        Lacking::TooSlow(within) => {
             let what = format!("the body did not come within {within:?}");
-            close(text(StatusCode::REQUEST_TIMEOUT, &what))
+            text(StatusCode::REQUEST_TIMEOUT, &what)
         }
-        Err(Lacking::Broken) => {
+        Lacking::Broken => {
             let mut response = text(StatusCode::BAD_REQUEST, "the body ended before its end");
             response.extensions_mut().insert(Incomplete);
-            close(response)
+            response
         }
-    }
+    };
+    Err(close(head, response))
 }
 
 /// The response to a request whose body nobody here would understand.
@@ -230,15 +253,18 @@ fn refused(method: &Method, headers: &HeaderMap) -> Option<Response<ResponseBody
         let what = format!("the content type is \"{found}\", not {OCTETS}");
         return Some(text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &what));
     }
+    encoded(headers)
+}
+
+/// The response to a request whose body is something else first.
+pub(super) fn encoded(headers: &HeaderMap) -> Option<Response<ResponseBody>> {
     let other = |value: &&HeaderValue| {
         !value.is_empty() && !value.as_bytes().eq_ignore_ascii_case(b"identity")
     };
-    if let Some(found) = headers.get_all(CONTENT_ENCODING).iter().find(other) {
-        let found = String::from_utf8_lossy(found.as_bytes());
-        let what = format!("the content encoding is \"{found}\", not identity");
-        return Some(text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &what));
-    }
-    None
+    let found = headers.get_all(CONTENT_ENCODING).iter().find(other)?;
+    let found = String::from_utf8_lossy(found.as_bytes());
+    let what = format!("the content encoding is \"{found}\", not identity");
+    Some(text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &what))
 }
 
 async fn answered(functions: &dyn RequestReply, request: Bytes) -> Response<ResponseBody> {
@@ -303,7 +329,7 @@ pub(super) fn text(status: StatusCode, what: &str) -> Response<ResponseBody> {
 }
 
 /// Says what a response is and how long, also where nobody else would.
-fn complete(response: &mut Response<ResponseBody>, content_type: &'static str) {
+pub(super) fn complete(response: &mut Response<ResponseBody>, content_type: &'static str) {
     let length = response.body().size_hint().exact().expect("it is whole");
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
