@@ -84,8 +84,10 @@ fn report(changes: &[Change], workers: usize) -> Result<(), String> {
     for (month, expected) in (0..).zip(&expected) {
         let found = offers(changes, month);
         if let Some(wrong) = found.symmetric_difference(expected).next() {
-            let who = if found.contains(wrong) { "found" } else { "to be found" };
-            return Err(format!("after month {month} only one has it, it was {who}: {wrong:?}"));
+            return Err(match found.contains(wrong) {
+                true => format!("after month {month}, {wrong:?} was found, and is not so"),
+                false => format!("after month {month}, {wrong:?} was not found"),
+            });
         }
     }
     let last = expected.last().ok_or("there are no calls")?;

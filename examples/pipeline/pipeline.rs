@@ -21,7 +21,7 @@ use crate::metering::{LEVELS, Level};
 use crate::tariffs;
 
 /// What a phone is offered: calls to its favourite, at the price of its level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Offer {
     pub phone: u64,
     pub favourite: u64,
@@ -73,7 +73,7 @@ pub fn run(
         });
 
         // Ordinary streams again.
-        let changes = offers.inner.exchange(|_| 0);
+        let changes = offers.consolidate().inner.exchange(|_| 0);
         changes.inspect(move |change| see.borrow_mut().push(*change)).probe_with(&probe);
         (input, table, egresses.handle())
     });
