@@ -66,7 +66,7 @@ pub use decider::{CutControl, Decider};
 #[cfg(feature = "testing")]
 pub use delay::Delays;
 pub use demux::Demux;
-pub use handle::{LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
+pub use handle::{GateStats, LoopHandle, LoopStats, STOP_GRACE_STEPS, STOP_STEPS};
 pub use handler::{Awaits, Handler, Held, Inbox, Outbox, Verdict, Weight};
 pub use hold::{HeldBatch, Hold, HoldControl, LetGo, Outputs};
 pub use keyed_loop::{HoldingParts, Ingress, KeyedLoop, LoopParts, holding_loop, keyed_loop};
