@@ -192,6 +192,50 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// What kind of reason it is, in one word for each, which stays the same whatever is said of it: what metrics
+    /// call it.
+    ///
+    /// ```
+    /// use timely_statefun::Reason;
+    ///
+    /// assert_eq!(Reason::Failed("no such item".to_owned()).kind(), "failed");
+    /// ```
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Reason::NotBound => "not_bound",
+            Reason::Failed(_) => "failed",
+            Reason::Panicked(_) => "panicked",
+            Reason::WrongInput(_) => "wrong_input",
+            Reason::WrongOutput(_) => "wrong_output",
+            Reason::Call(_) => "call",
+            Reason::Answer { .. } => "answer",
+            Reason::Incomplete(_) => "incomplete",
+            Reason::UndeclaredState(_) => "undeclared_state",
+            Reason::StateType { .. } => "state_type",
+            Reason::StateKind { .. } => "state_kind",
+            Reason::StateExpiration { .. } => "state_expiration",
+            Reason::InvalidState(_) => "invalid_state",
+            Reason::TooManyStates(_) => "too_many_states",
+            Reason::UnknownEgress(_) => "unknown_egress",
+            Reason::UntypedEgress(_) => "untyped_egress",
+            Reason::EgressType { .. } => "egress_type",
+            Reason::TooDeep(_) => "too_deep",
+            Reason::UndeclaredOperation => "undeclared_operation",
+            Reason::NoResult(_) => "no_result",
+            Reason::TooManyDelayed(_) => "too_many_delayed",
+            Reason::Full => "full",
+            Reason::NoPosition(_) => "no_position",
+            Reason::PositionBack { .. } => "position_back",
+            Reason::Fenced(_) => "fenced",
+            Reason::AtSavepoint { .. } => "at_savepoint",
+            Reason::NotRestored(_) => "not_restored",
+            Reason::NotReleased(_) => "not_released",
+            Reason::SinkFailed { .. } => "sink_failed",
+        }
+    }
+}
+
 /// Why a program stopped: the address at which it happened, if it is about one, and what.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize,

@@ -19,15 +19,17 @@ use crate::dead_letter::OnFailure;
 #[cfg(feature = "serve")]
 use crate::dispatch::Desk;
 use crate::dispatch::{
-    Bound, Dispatcher, Egresses, ErasedChanges, ErasedEgress, Keeping, Names, Sums,
+    Bound, Dispatcher, Egresses, ErasedChanges, ErasedEgress, Keeping, Names, Sums, TraceOf,
 };
 use crate::egress::Egress;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind};
 use crate::function::{Body, Code, Function};
 use crate::message::Carries;
+use crate::metering::Metering;
 use crate::remote;
 use crate::state::{Conversion, Conversions, Declared};
+use crate::trace::TraceContext;
 use crate::typed::TypedMessage;
 use crate::value::Value;
 use crate::watched::{Watchable, WatchedState};
@@ -149,6 +151,9 @@ pub struct Functions<M, T = u64> {
     pub(crate) on_unbound: OnUnbound,
     pub(crate) order: Order,
     pub(crate) runtime: Option<Handle>,
+    pub(crate) metering: Metering<T>,
+    /// If calls are made with trace contexts.
+    pub(crate) trace_of: Option<TraceOf<M>>,
     /// If a test looks on.
     #[cfg(feature = "testing")]
     pub(crate) watch: Option<Rc<crate::dispatch::Watch<M, T>>>,
@@ -176,6 +181,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
             on_unbound: OnUnbound::Fail,
             order: Order::Arrival,
             runtime: None,
+            metering: Metering::new(),
+            trace_of: None,
             #[cfg(feature = "testing")]
             watch: None,
             #[cfg(feature = "testing")]
@@ -569,6 +576,44 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         self
     }
 
+    /// Says how what these functions do is told to the recorder of the [`metrics`] facade. Default:
+    /// [once a second](Metering::new).
+    #[must_use]
+    pub fn metering(mut self, metering: Metering<T>) -> Self {
+        self.metering = metering;
+        self
+    }
+
+    /// Has calls of remote functions made with a W3C trace context, in the header `traceparent`, over HTTP and over
+    /// gRPC: each call begins a trace of its own. The span of the call, at level debug, has its numbers in the fields
+    /// `trace_id` and `span_id`. By default nothing is said of traces.
+    ///
+    /// Where messages carry traces, [`traced_by`](Self::traced_by) goes on with those.
+    #[must_use]
+    pub fn traced(self) -> Self {
+        self.traced_by(|_| None)
+    }
+
+    /// Does the same, in the trace that a message says it belongs to. The call of several messages is made in the
+    /// trace of the first that says so, and in one of its own if none does. If `context` panics, it says nothing.
+    ///
+    /// ```
+    /// use timely_statefun::{Functions, TraceContext, TypedValue};
+    ///
+    /// /// The trace that a message of this program carries, if it does.
+    /// fn trace_of(message: &TypedValue) -> Option<TraceContext> {
+    ///     let text = message.read::<String>().ok()?;
+    ///     text.split(' ').next()?.parse().ok()
+    /// }
+    /// let functions = Functions::<TypedValue>::new().traced_by(trace_of);
+    /// # functions.check().unwrap();
+    /// ```
+    #[must_use]
+    pub fn traced_by(mut self, context: impl Fn(&M) -> Option<TraceContext> + 'static) -> Self {
+        self.trace_of = Some(Rc::new(context));
+        self
+    }
+
     /// Checks what was bound so far.
     ///
     /// # Errors
@@ -682,7 +727,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         dead_letters_read: Rc<Cell<bool>>,
         worker: usize,
     ) -> Dispatcher<M, T, H> {
-        let Functions { functions, namespaces, egresses, watched, limits, .. } = self;
+        let Functions { functions, namespaces, egresses, watched, limits, trace_of, .. } = self;
         let (at_close, on_unbound) = (self.at_close, self.on_unbound);
         let bound = Bound {
             functions,
@@ -699,7 +744,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
         };
         let watched = watched.into_iter().map(|state| state.changes).collect();
         let egresses = Egresses::new(egresses, dead_letters, dead_letters_read).watching(watched);
-        Dispatcher::new(bound, names, egresses)
+        let mut dispatcher = Dispatcher::new(bound, names, egresses);
+        if let Some(trace_of) = trace_of {
+            dispatcher.trace_calls(trace_of);
+        }
+        dispatcher
     }
 
     fn bind(&mut self, name: TypeName, body: Body<M, T>) {

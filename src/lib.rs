@@ -25,6 +25,7 @@ mod fuzz;
 mod grpc;
 mod message;
 mod messages;
+pub mod metering;
 #[cfg(feature = "modules")]
 pub mod modules;
 mod placement;
@@ -48,6 +49,7 @@ mod table;
 pub mod testing;
 #[cfg(feature = "tls")]
 mod tls;
+mod trace;
 mod typed;
 mod value;
 mod watched;
@@ -57,8 +59,8 @@ pub use buffer::BufferSpec;
 pub use call_error::CallError;
 pub use clock::{Clock, ClockHands};
 pub use dataflow::{
-    Acknowledge, AsOf, Egresses, Handle, Held, Ingress, LookUps, LookedUp, NotThere, Persisted,
-    PersistedUpdates, Released, Savepoint, SinkHandle, SnapshotCounts, SnapshotDone,
+    Acknowledge, AsOf, BinLoads, Egresses, Handle, Held, Ingress, LookUps, LookedUp, NotThere,
+    Persisted, PersistedUpdates, Released, Savepoint, SinkHandle, SnapshotCounts, SnapshotDone,
     SnapshotPolicy, Snapshots, StatefulFunctions,
 };
 pub use dead_letter::{DeadLetter, OnFailure, Reason, Stopped};
@@ -81,6 +83,7 @@ pub use table::TableSpec;
 pub use timely_statefun_operators::{LoopStats, Order, Positions, STOP_GRACE_STEPS, STOP_STEPS};
 #[cfg(feature = "tls")]
 pub use tls::Pem;
+pub use trace::{InvalidTraceContext, TraceContext};
 pub use typed::{Typed, TypedMessage, TypedValue};
 pub use value::{Named, Value, ValueSpec};
 pub use watched::{ChangeOf, EntryOf, StateChange, Watchable};
@@ -101,6 +104,15 @@ pub mod remote_functions {}
 
 #[doc = include_str!("../docs/deploying-functions.md")]
 pub mod deploying_functions {}
+
+#[doc = include_str!("../docs/state-as-data.md")]
+pub mod state_as_data {}
+
+#[doc = include_str!("../docs/metrics.md")]
+pub mod metrics_and_traces {}
+
+#[doc = include_str!("../docs/writing-a-sink.md")]
+pub mod writing_a_sink {}
 
 #[cfg(feature = "modules")]
 #[doc = include_str!("../docs/modules.md")]

@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use protocol::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use timely_statefun::serve::{self, Ended, Refusal, RequestReply, Server, Serving};
-use timely_statefun::{CallError, Endpoint, Envelope, OnFailure, Pem, TypedValue};
+use timely_statefun::{CallError, Endpoint, Envelope, OnFailure, Pem, TraceContext, TypedValue};
 use timely_statefun_proto::Message;
 use timely_statefun_proto::reqreply::{ToFunction, to_function};
 use timely_statefun_proto::service_names::INVOKE_PATH;
@@ -382,6 +382,33 @@ fn a_request_is_what_a_server_of_grpc_expects() {
         let left = head.headers["grpc-timeout"].to_str().unwrap();
         let micros: u64 = left.strip_suffix('u').unwrap().parse().unwrap();
         assert!((1_000_000..=20_000_000).contains(&micros), "{left}");
+    }
+}
+
+#[test]
+fn a_call_over_grpc_says_to_which_trace_it_belongs_if_the_program_says_so() {
+    for is_traced in [false, true] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&seen);
+        let server = by_hand(move |heard| {
+            let server::Answer::Ok(answer) = greeter(&asked(&heard.body[5..])) else { panic!() };
+            told.lock().unwrap().push(heard.head);
+            ok(&frame(&answer))
+        });
+        let endpoint = quick(&server.url).grpc();
+        let functions = move || match is_traced {
+            true => remote(endpoint.clone()).traced(),
+            false => remote(endpoint.clone()),
+        };
+        assert_eq!(run_on(1, functions, vec![greet(0, "ann")]).greetings.len(), 1);
+        let seen = seen.lock().unwrap();
+        let said = seen.iter().map(|head| {
+            let said: Vec<_> = head.headers.get_all("traceparent").iter().collect();
+            assert_eq!(said.len(), usize::from(is_traced));
+            said.first().map(|said| said.to_str().unwrap().parse::<TraceContext>().unwrap())
+        });
+        let said: Vec<Option<TraceContext>> = said.collect();
+        assert!(said.len() == 2 && (!is_traced || said[0] != said[1]), "{said:?}");
     }
 }
 

@@ -17,6 +17,8 @@ const WORDS: &[&str] = &[
     "src/egress.rs",
     "src/dead_letter.rs",
     "src/call_error.rs",
+    "src/metering",
+    "src/trace.rs",
     "src/error.rs",
     "src/records.rs",
 ];
@@ -234,6 +236,22 @@ fn unsafe_code_has_one_crate_and_only_tests_know_it() {
     let (_, dependencies) = text.split_once("[dependencies]").unwrap();
     let (dependencies, _) = dependencies.split_once("[dev-dependencies]").unwrap();
     assert!(!dependencies.contains("abomonation"), "it is not for everybody");
+}
+
+#[test]
+fn the_recorder_of_metrics_is_told_in_one_place() {
+    // Functions count for themselves, under names of their own.
+    let own = |source: &Source| source.path == "src/dispatch/meters.rs";
+    let (_, others): (Vec<_>, Vec<_>) = sources(&["src"]).into_iter().partition(own);
+    let told = |source: &Source| source.path.starts_with("src/metering/");
+    let (inside, outside): (Vec<_>, Vec<_>) = others.into_iter().partition(told);
+    let found = named(&outside, &["use metrics", "metrics::with_recorder", "metrics::Key"]);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert!(!named(&inside, &["use metrics"]).is_empty(), "is it elsewhere?");
+    let others = ["dataflow", "dispatch", "state", "functions", "remote", "snapshot"];
+    let others: Vec<String> = others.iter().map(|room| format!("crate::{room}")).collect();
+    never(&["src/metering"], &others.iter().map(String::as_str).collect::<Vec<_>>());
+    never(&["operators"], &["metrics", "tracing"]);
 }
 
 #[test]

@@ -86,8 +86,9 @@ impl<T: Timestamp, M> Flow<T, M> {
         self.frontier.elements()
     }
 
+    /// Sends a message. Says whether it stays on this worker.
     #[inline]
-    pub(crate) fn send(&mut self, message: M, time: TimeIndex) {
+    pub(crate) fn send(&mut self, message: M, time: TimeIndex) -> bool {
         let target = if self.peers > 1 { (self.route)(&message) % self.peers } else { self.worker };
         #[cfg(statefun_planted)]
         let by_edge = crate::planted::takes_the_edge();
@@ -97,13 +98,22 @@ impl<T: Timestamp, M> Flow<T, M> {
             let time = self.time(time).clone();
             self.under_way[target as usize] += 1;
             self.away.push(Record { time, from: self.worker as u32, message });
-        } else if self.bytes() >= self.bytes_hard {
+            return false;
+        }
+        if self.bytes() >= self.bytes_hard {
             self.refused.push(message);
         } else if self.stages.is_some() {
             self.staged.push(message);
         } else {
             self.push(message, time);
         }
+        true
+    }
+
+    /// The least time, in `Ord`, at which anything can still leave here: of what is alive, and of what may come.
+    pub(crate) fn earliest(&self) -> Option<&T> {
+        let live = self.times.minimal().iter().map(|stage| &stage.outer);
+        live.chain(self.ingress.elements()).min()
     }
 
     /// Stages a message that came at a stage, which it keeps alive.

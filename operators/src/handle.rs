@@ -38,6 +38,19 @@ pub struct LoopStats {
     pub waiting: usize,
     /// What they weigh, in bytes.
     pub waiting_bytes: usize,
+    /// Ingress times that have work on this worker now; where messages are handled in the order of time, each
+    /// depth of a time counts for itself.
+    pub live_times: usize,
+}
+
+/// What one gate of a worker keeps out now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GateStats {
+    /// Records that it holds back. Those that wait for an aligned cut are not among them, as far as they are no
+    /// more than its [credit](crate::LoopConfig::gate_credit_records).
+    pub held_back: usize,
+    /// Whether it lets nothing in, since some worker has no room or the loop has stopped.
+    pub shut: bool,
 }
 
 pub(crate) struct Shared<F> {
@@ -112,6 +125,16 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
     /// What this worker has done so far.
     pub fn stats(&self) -> LoopStats {
         self.shared.stats.get()
+    }
+
+    /// What the gates of this worker keep out now, in the order of the ingresses.
+    pub fn gates(&self) -> Vec<GateStats> {
+        let gates = self.shared.gates.borrow();
+        let stats = |gate: &Rc<GateState>| GateStats {
+            held_back: gate.held_back.get(),
+            shut: gate.shut.get(),
+        };
+        gates.iter().map(stats).collect()
     }
 
     /// How long single activations of this worker were busy with a cut. What handling a message takes

@@ -240,6 +240,12 @@ impl<T: Timestamp, M> Inbox<'_, T, M> {
         self.flow.event_now()
     }
 
+    /// The least time, in `Ord`, at which this worker may still emit something: that of work that is not done, or of
+    /// ingress that may come. None when there is neither. What has just arrived is in it.
+    pub fn earliest(&self) -> Option<&T> {
+        self.flow.earliest()
+    }
+
     /// How many messages may be brought in now without keeping others from their turn. More are
     /// taken as well.
     pub fn room(&self) -> usize {
@@ -347,6 +353,12 @@ impl<T: Timestamp, M> Outbox<'_, T, M> {
     #[inline]
     pub fn send(&mut self, message: M) {
         self.flow.send(message, self.time);
+    }
+
+    /// Like [`send`](Self::send), and says whether the message will be handled on this worker.
+    #[inline]
+    pub fn send_and_tell(&mut self, message: M) -> bool {
+        self.flow.send(message, self.time)
     }
 
     /// Keeps this message's time alive for something that was begun and will be waited for.

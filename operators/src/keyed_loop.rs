@@ -643,6 +643,7 @@ fn build_loop<'scope, T: Timestamp, H: Handler<T>>(
             }
             let awaits = engine.awaits();
             holdings.follow(engine.settle());
+            shared.update(|stats| stats.live_times = engine.flow.times.len());
 
             // STEPS 4a, 4b and 6: a cut is complete when all of it is written and nothing white for it
             // can arrive. Gates that are over hold nothing that a frontier would wait for.

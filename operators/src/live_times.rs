@@ -136,8 +136,7 @@ impl<T: Timestamp> LiveTimes<T> {
     }
 
     /// How many times are alive.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_time.len()
     }
 }

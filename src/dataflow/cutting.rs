@@ -14,6 +14,7 @@ use timely_statefun_operators::{
 };
 
 use super::ingress::{ComesBack, Ingress, Source};
+use super::meters::Beside;
 use super::releases::Releases;
 use super::snapshots::{self, Next, Reading, Records, Scribe, SetNumber, SnapshotDone, Snapshots};
 use crate::dead_letter::{Reason, Stopped};
@@ -178,6 +179,15 @@ struct Ending<T: Timestamp>(Rc<Releases<T>>);
 impl<T: Timestamp> Drop for Ending<T> {
     fn drop(&mut self) {
         self.0.end();
+    }
+}
+
+impl<M, T: Timestamp> Cutter<M, T> {
+    /// What is known here of what is held and of snapshots, of which one set tells.
+    pub(super) fn figures(&self) -> Beside {
+        let held = self.releases.as_ref().map(|Ending(releases)| releases.held());
+        let snapshots = (self.set == 0).then(|| self.scribe.borrow_mut().take_figures()).flatten();
+        Beside { held, snapshots }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::address::FunctionType;
 use crate::dead_letter::DeadLetter;
 #[cfg(feature = "testing")]
 use crate::dispatch::Holding;
-use crate::dispatch::{Batch, ErasedEgress};
+use crate::dispatch::{Batch, ErasedEgress, Loads};
 use crate::egress::Egress;
 use crate::error::{Error, Kind};
 use crate::message::Envelope;
@@ -56,6 +56,7 @@ pub struct Egresses<'scope, T: Timestamp, M> {
     stamped: RefCell<Vec<Option<Stamped<'scope, T>>>>,
     dead_letters_read: Rc<Cell<bool>>,
     handle: Handle<T>,
+    loads: Loads,
     /// If snapshots are taken.
     cutting: Option<(Snapshots<T>, Chains)>,
     /// If something is held.
@@ -70,7 +71,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         bound: Vec<ErasedEgress<T>>,
         watched: Vec<WatchedState<T>>,
         dead_letters_read: Rc<Cell<bool>>,
-        handle: Handle<T>,
+        (handle, loads): (Handle<T>, Loads),
         snapshots: Option<Cut<'scope, T>>,
     ) -> Self {
         let parts = RefCell::new(parts.into_iter().map(Some).collect());
@@ -89,6 +90,7 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
             stamped,
             dead_letters_read,
             handle,
+            loads,
             cutting,
             releases,
             snapshots,
@@ -357,6 +359,11 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         self.handle.clone()
     }
 
+    /// How the load of this worker is spread, at any time while the program runs.
+    pub fn bin_loads(&self) -> BinLoads {
+        BinLoads(self.loads.clone())
+    }
+
     /// The egresses that were not taken, with their names.
     #[cfg(feature = "testing")]
     pub(crate) fn rest(&self) -> Vec<(&'static str, Batches<'scope, T>)> {
@@ -383,6 +390,53 @@ impl<'scope, T: Timestamp, M: 'static> Egresses<'scope, T, M> {
         let part = self.parts.borrow_mut()[at].take();
         let part = part.ok_or_else(|| Kind::EgressTaken(name.to_owned()))?;
         Ok(unpack(part, name))
+    }
+}
+
+/// How many messages the bins of one worker have had, since this execution began: a hot address makes its bin
+/// heavier than others. Clones are the same.
+///
+/// ```
+/// use timely::dataflow::operators::ToStream;
+/// use timely_statefun::{Function, FunctionType, Functions, StatefulFunctions};
+///
+/// const PERSON: FunctionType<u64> = FunctionType::new("example/person");
+///
+/// timely::execute_directly(|worker| {
+///     let (handle, loads) = worker.dataflow::<u64, _, _>(|scope| {
+///         let person = Function::new(|_, _| Ok(()));
+///         let functions: Functions<u64> = Functions::new().embedded(PERSON, person);
+///         let messages = [PERSON.message("Ada", 1), PERSON.message("Ada", 2), PERSON.message("Bob", 3)];
+///         let egresses = messages.to_stream(scope).stateful_functions(functions).unwrap();
+///         (egresses.handle(), egresses.bin_loads())
+///     });
+///     handle.run(worker).unwrap();
+///     let [(heaviest, two), (_, one)] = loads.heaviest(3)[..] else { panic!("two bins") };
+///     assert_eq!((two, one, loads.all()[usize::from(heaviest)]), (2, 1, 2));
+/// });
+/// ```
+#[derive(Clone)]
+pub struct BinLoads(Loads);
+
+impl BinLoads {
+    /// The messages that each of the [`BINS`](crate::BINS) bins has had on this worker.
+    pub fn all(&self) -> Vec<u64> {
+        self.0.totals().collect()
+    }
+
+    /// So many bins that have had most messages, heaviest first, each with how many. Bins without any are not
+    /// among them.
+    pub fn heaviest(&self, bins: usize) -> Vec<(u16, u64)> {
+        let mut loads: Vec<_> = (0..).zip(self.0.totals()).filter(|(_, load)| *load > 0).collect();
+        loads.sort_unstable_by_key(|(bin, load)| (std::cmp::Reverse(*load), *bin));
+        loads.truncate(bins);
+        loads
+    }
+}
+
+impl std::fmt::Debug for BinLoads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BinLoads").field("heaviest", &self.heaviest(3)).finish_non_exhaustive()
     }
 }
 

@@ -13,13 +13,15 @@ use timely_statefun_operators::{
 
 use super::cutting::{Cutter, Cutting, own};
 use super::egresses::dead_letters;
+use super::meters::{Beside, CallMeters, LaterHandle, Meters};
 use super::sources::Stops;
 use crate::clock::Clock;
 use crate::dead_letter::Stopped;
 use crate::dispatch::Surroundings;
-use crate::dispatch::{self, Batch, Dispatcher, Entrance, Names, Routed};
+use crate::dispatch::{self, Batch, Called, Dispatcher, Entrance, Loads, Names, Routed};
 use crate::function::Code;
 use crate::functions::Functions;
+use crate::metering::Spread;
 use crate::placement;
 use crate::remote::Caller;
 use crate::runner::Runner;
@@ -38,6 +40,8 @@ pub(super) struct FunctionHandler<M, T: Timestamp> {
     clock: Clock,
     operations: Runner<Result<M, String>>,
     calls: Caller,
+    /// If something is told of what is done here.
+    meters: Option<(Meters<T>, CallMeters)>,
     #[cfg(feature = "testing")]
     watch: Option<Rc<dispatch::Watch<M, T>>>,
 }
@@ -49,7 +53,7 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         dead_letters_read: Rc<Cell<bool>>,
         (worker, peers): (usize, usize),
         cutting: Option<&Cutting<'_, T>>,
-        chains: Chains,
+        (chains, handle): (Chains, LaterHandle<T>),
     ) -> Self {
         let bodies = functions.bound();
         let endpoints = bodies.map(|(_, body)| match &body.code {
@@ -65,10 +69,17 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
         let lost = || Err("the runtime has shut down".to_owned());
         let operations = Runner::new(functions.runtime.clone(), lost);
         let (name, clock) = (functions.name.clone(), functions.clock.clone());
+        let metering = functions.metering.clone();
+        let egresses = functions.egresses.iter().map(|egress| egress.name).collect();
         #[cfg(feature = "testing")]
         let watch = functions.watch.clone();
         let mut dispatcher =
             functions.into_dispatcher(names, dead_letters::<M>(), dead_letters_read, worker);
+        let meters = Meters::new(metering, &name, worker, egresses, dispatcher.loads(), handle);
+        let meters = meters.map(|meters| {
+            let calls = meters.of_calls();
+            (meters, calls)
+        });
         let cutter =
             cutting.map(|cutting| Cutter::new(cutting, &name, (worker, peers), &mut dispatcher));
         #[cfg(feature = "testing")]
@@ -84,6 +95,7 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
             clock,
             operations,
             calls,
+            meters,
             #[cfg(feature = "testing")]
             watch,
         }
@@ -93,6 +105,26 @@ impl<M: ExchangeData, T: Timestamp> FunctionHandler<M, T> {
     pub(super) fn stopped_by(mut self, stops: Vec<Rc<Stops>>) -> Self {
         self.stops = stops;
         self
+    }
+}
+
+impl<M, T: Timestamp> FunctionHandler<M, T> {
+    /// How many messages each bin has had.
+    pub(super) fn loads(&self) -> Loads {
+        self.dispatcher.loads()
+    }
+
+    fn beside(cutter: Option<&Cutter<M, T>>) -> Beside {
+        cutter.map_or(Beside { held: None, snapshots: None }, Cutter::figures)
+    }
+}
+
+/// What is counted when a dataflow ends is all there was.
+impl<M, T: Timestamp> Drop for FunctionHandler<M, T> {
+    fn drop(&mut self) {
+        if let Some((meters, _)) = &mut self.meters {
+            meters.tell_last(&mut self.dispatcher, Self::beside(self.cutter.as_ref()));
+        }
     }
 }
 
@@ -107,8 +139,8 @@ impl<M, T: Timestamp> Surroundings<M, T> for Outbox<'_, T, Routed<M>> {
         Outbox::frontier(self)
     }
 
-    fn send(&mut self, message: Routed<M>) {
-        Outbox::send(self, message);
+    fn send(&mut self, message: Routed<M>) -> bool {
+        Outbox::send_and_tell(self, message)
     }
 
     fn hold(&mut self) -> Held {
@@ -246,9 +278,18 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
     }
 
     fn poll(&mut self, inbox: &mut Inbox<'_, T, Routed<M>>) -> Result<(), Stopped> {
-        self.dispatcher.note_time(self.clock.now_ms());
         if let Some(reason) = self.stops.iter().find_map(|stops| stops.reason()) {
             return Err(Stopped { address: None, reason, worker: self.worker });
+        }
+        let now_ms = self.clock.now_ms();
+        self.dispatcher.note_time(now_ms);
+        self.dispatcher.look_who_records();
+        if let Some((meters, _)) = &mut self.meters
+            && meters.are_due(now_ms)
+        {
+            // What the loop says of itself is of the end of the last activation, and so is all else.
+            let beside = Self::beside(self.cutter.as_ref());
+            meters.tell(now_ms, inbox.earliest(), &mut self.dispatcher, beside);
         }
         #[cfg(feature = "testing")]
         if let Some(watch) = &self.watch {
@@ -265,7 +306,8 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
                 return Err(stopped);
             }
         }
-        while let Some((key, answer)) = self.calls.ended() {
+        while let Some((key, Called { answer, failed })) = self.calls.ended() {
+            self.dispatcher.note_failed_attempts(key, failed);
             self.dispatcher.end_call(key, answer, inbox);
         }
         self.dispatcher.poll(inbox);
@@ -277,8 +319,11 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
             self.operations.add(key, task);
         }
         self.operations.start();
-        let calls = &mut self.calls;
-        self.dispatcher.requests(&mut |key, function, request| calls.add(key, function, &request));
+        let (calls, meters) = (&mut self.calls, &mut self.meters);
+        self.dispatcher.requests(&mut |key, function, request| {
+            let took = meters.as_mut().map(|(_, calls)| calls.of(&request.target.function_type));
+            calls.add(key, function, &request, took.unwrap_or_else(Spread::silent));
+        });
         self.calls.start();
         #[cfg(feature = "testing")]
         if let Some(watch) = &self.watch {
@@ -290,7 +335,9 @@ impl<M: ExchangeData, T: Timestamp> Handler<T> for FunctionHandler<M, T> {
     fn awaits(&self) -> Awaits {
         let due = self.dispatcher.wake_at().and_then(|due_ms| self.clock.until(due_ms));
         let cuts = self.cutter.as_ref().and_then(Cutter::poll_after);
-        let poll_after = due.into_iter().chain(cuts).min();
+        let meters = self.meters.as_ref();
+        let tell = meters.and_then(|(meters, _)| meters.due_after(&self.clock));
+        let poll_after = due.into_iter().chain(cuts).chain(tell).min();
         Awaits { events: self.dispatcher.awaits_events(), poll_after }
     }
 

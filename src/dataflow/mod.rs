@@ -9,6 +9,7 @@ mod handler;
 mod held;
 mod ingress;
 mod look_ups;
+mod meters;
 mod outflow;
 mod persist;
 mod releases;
@@ -24,12 +25,13 @@ use timely_statefun_operators::{Demux, LoopConfig, LoopHandle, holding_loop, key
 
 use cutting::Cutting;
 pub use delivery::SinkHandle;
-pub use egresses::Egresses;
+pub use egresses::{BinLoads, Egresses};
 use handler::{Chains, FunctionHandler};
 pub use held::{Acknowledge, Held, Released};
 use ingress::Envelopes;
 pub use ingress::Ingress;
 pub use look_ups::{AsOf, LookUps, LookedUp, NotThere};
+use meters::LaterHandle;
 pub use persist::{Persisted, PersistedUpdates};
 use releases::Releases;
 pub(crate) use snapshots::{HELD, NOTE, TABLE, put_framed, section};
@@ -97,10 +99,11 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
     let dead_letters_read = Rc::new(Cell::new(false));
     let read = Rc::clone(&dead_letters_read);
     let place = (scope.index(), scope.peers());
-    let chains = Chains::default();
-    let handler =
-        FunctionHandler::new(functions, names, read, place, cutting.as_ref(), chains.clone());
+    let (chains, later) = (Chains::default(), LaterHandle::default());
+    let known = (chains.clone(), Rc::clone(&later));
+    let handler = FunctionHandler::new(functions, names, read, place, cutting.as_ref(), known);
     let handler = handler.stopped_by(stops);
+    let loads = handler.loads();
     let route = |batch: &Batch| batch.egress;
     let holds = cutting.as_ref().and_then(|cutting| {
         let restores = cutting.reading.is_some();
@@ -122,11 +125,13 @@ fn build<'scope, T: Timestamp, M: ExchangeData>(
             (parts.collect(), handle)
         }
     };
+    // Nothing of it runs yet.
+    drop(later.set(handle.clone()));
     let snapshots = cutting.map(|cutting| {
         let Cutting { snapshots, releases, done, .. } = cutting;
         (snapshots, releases, chains, done)
     });
-    Ok(Egresses::new(parts, bound, watched, dead_letters_read, handle, snapshots))
+    Ok(Egresses::new(parts, bound, watched, dead_letters_read, (handle, loads), snapshots))
 }
 
 fn loop_config<M, T: Timestamp>(

@@ -5,7 +5,7 @@
 //! cut are there. What is known is how many this worker has written for it: so many must come.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::{Rc, Weak};
 
@@ -35,6 +35,8 @@ pub(super) struct Releases<T: Timestamp> {
     control: HoldControl,
     /// By number, the egresses that are held.
     egresses: BTreeMap<usize, (&'static str, Holding<T>)>,
+    /// Records that are held, and those that are restored and have not left.
+    held: Cell<usize>,
     state: RefCell<State<T>>,
 }
 
@@ -93,17 +95,23 @@ impl<T: Timestamp> Releases<T> {
         };
         let (scribe, control, state) =
             (Rc::downgrade(scribe), HoldControl::new(), RefCell::new(state));
-        Some(Rc::new(Releases { set, scribe, control, egresses, state }))
+        Some(Rc::new(Releases { set, scribe, control, egresses, held: Cell::new(0), state }))
     }
 
     /// How the loop of the set holds.
     pub(super) fn hold(self: &Rc<Self>, restores: bool) -> Hold<T, Batch> {
-        let held: Vec<usize> = self.egresses.keys().copied().collect();
-        let writes = Rc::clone(self);
+        let (keeps, writes, goes) = (Rc::clone(self), Rc::clone(self), Rc::clone(self));
         let hold = Hold::new(&self.control)
-            .keeps(move |batch: &Batch| held.contains(&batch.egress))
+            .keeps(move |batch: &Batch| {
+                let records = keeps.records_of(batch);
+                keeps.held.set(keeps.held.get() + records.unwrap_or(0));
+                records.is_some()
+            })
             .on_cut(move |batch| writes.write(&batch))
-            .stamp(|cut, batch: &mut Batch| batch.cut = cut);
+            .stamp(move |cut, batch: &mut Batch| {
+                batch.cut = cut;
+                goes.held.set(goes.held.get() - goes.records_of(batch).unwrap_or(0));
+            });
         if !restores {
             return hold;
         }
@@ -111,9 +119,15 @@ impl<T: Timestamp> Releases<T> {
         hold.restored(move |let_go| back.let_go(let_go))
     }
 
-    /// How many records are held.
+    /// How many records are held, those that are restored and have not left among them.
     pub(super) fn held(&self) -> usize {
-        self.control.held()
+        self.held.get()
+    }
+
+    /// How many records a batch has, if its egress is held.
+    fn records_of(&self, batch: &Batch) -> Option<usize> {
+        let (_, holding) = self.egresses.get(&batch.egress)?;
+        Some(holding.len(HeldRecords(&*batch.records)))
     }
 
     /// Writes what a cut holds, a batch of it.
@@ -222,6 +236,7 @@ impl<T: Timestamp> Releases<T> {
                 format!("\"{file}\": a record of egress \"{name}\" cannot be read: {why}")
             })?;
             *counts.entry(egress).or_default() += 1;
+            self.held.set(self.held.get() + 1);
             Ok(())
         })?;
         finish(gathered);

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::counts::Tally;
 use super::pen::{Fault, Pen, Places, Slice};
 use super::record::{Note, Standing, Written};
 use super::slab::{Marks, Passage, Slab};
@@ -17,10 +18,23 @@ use super::{Head, Place, Routed, TypeIndex};
 use crate::address::{Address, Id, TypeName};
 use crate::dead_letter::Reason;
 use crate::expiration::Expiration;
+use crate::trace::TraceContext;
 use crate::typed::TypedValue;
 
 /// Names a call until it is over: the address it is for.
 pub(crate) type CallKey = u32;
+
+/// Which trace a call belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Traced {
+    /// None, and nothing is said of it.
+    #[default]
+    No,
+    /// One of its own.
+    Own,
+    /// That of a message.
+    In(TraceContext),
+}
 
 /// What is asked of a remote function: to handle a batch of messages, given all that is kept for the
 /// address.
@@ -32,6 +46,7 @@ pub(crate) struct CallRequest<'a> {
     pub(crate) states: Vec<(&'a str, &'a str, Option<Bytes>)>,
     /// The messages, each with its caller.
     pub(crate) messages: Vec<(Option<Address>, &'a TypedValue)>,
+    pub(crate) traced: Traced,
 }
 
 /// What a remote function answers.
@@ -41,6 +56,13 @@ pub(crate) enum CallAnswer {
     Done(CallEffects),
     /// It must know more of its states before it can.
     Incomplete(Vec<RemoteState>),
+}
+
+/// How a call ended, and how many of its attempts failed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Called {
+    pub(crate) answer: Result<CallAnswer, CallFailure>,
+    pub(crate) failed: u32,
 }
 
 /// What a remote function did with a batch, in the order in which it takes effect.
@@ -105,9 +127,18 @@ pub(super) struct First<T, H> {
     pub(super) held: Option<H>,
 }
 
+/// What was counted of an address that is not idle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    waiting: usize,
+    is_blocked: bool,
+    is_called: bool,
+}
+
 /// An address that is not idle.
 struct Busy<M, T, H> {
     function: usize,
+    target_type: TypeIndex,
     stage: Stage,
     /// What the call is about, oldest first.
     batch: Vec<Kept<M, T, H>>,
@@ -118,6 +149,7 @@ struct Busy<M, T, H> {
     messages_max: usize,
     /// Of the batch and then what waits.
     marks: Marks,
+    counted: Counted,
 }
 
 impl<M, T, H> Busy<M, T, H> {
@@ -152,15 +184,48 @@ pub(super) struct Calls<M, T, H> {
     /// Bytes of one function above which its ingress is held back, until they are below three
     /// quarters of it.
     bytes_soft: usize,
+    /// How many messages a call of a function takes, by its number.
+    batches: Vec<usize>,
+    /// Messages that wait for a call.
+    pub(super) backlog: Tally,
+    /// Addresses for which as many wait as one call takes, or more.
+    pub(super) blocked: Tally,
+    /// Calls that have not been answered.
+    pub(super) under_way: Tally,
     pub(super) slots: Slots<CallKey>,
     pub(super) passage: Passage,
 }
 
 impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
-    pub(super) fn new(slots: Slots<CallKey>, functions: usize, bytes_soft: usize) -> Self {
-        let (keys, busy, passage) = (HashMap::new(), Slab::default(), Passage::default());
-        let bytes = vec![0; functions];
-        Calls { keys, busy, detached: 0, bytes, bytes_soft, slots, passage }
+    /// For functions of which a call takes so many messages, by number.
+    pub(super) fn new(slots: Slots<CallKey>, batches: Vec<usize>, bytes_soft: usize) -> Self {
+        Calls {
+            keys: HashMap::new(),
+            busy: Slab::default(),
+            detached: 0,
+            bytes: vec![0; batches.len()],
+            bytes_soft,
+            batches,
+            backlog: Tally::default(),
+            blocked: Tally::default(),
+            under_way: Tally::default(),
+            slots,
+            passage: Passage::default(),
+        }
+    }
+
+    /// Counts an address as it is now, after it has changed.
+    fn count(&mut self, key: CallKey) {
+        let busy = self.busy.get_mut(key).expect("the key names an address that is not idle");
+        let now = Counted {
+            waiting: busy.waiting.len(),
+            is_blocked: busy.waiting.len() >= self.batches[busy.function],
+            is_called: matches!(busy.stage, Stage::Called(_)),
+        };
+        let (of, before) = (busy.target_type, std::mem::replace(&mut busy.counted, now));
+        self.backlog.replace(of, before.waiting, now.waiting);
+        self.blocked.replace(of, before.is_blocked.into(), now.is_blocked.into());
+        self.under_way.replace(of, before.is_called.into(), now.is_called.into());
     }
 
     /// Notes that something is kept from now on.
@@ -193,19 +258,22 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
         if let Some(&key) = self.keys.get(&address) {
             self.touch(key);
             self.busy_mut(key).waiting.push_back(kept);
-            return;
+            return self.count(key);
         }
         let busy = Busy {
             function,
+            target_type: kept.routed.head.target_type,
             stage: Stage::Queued,
             batch: Vec::new(),
             first: None,
             waiting: VecDeque::from([kept]),
             messages_max: usize::MAX,
             marks: Marks::new(&self.passage),
+            counted: Counted::default(),
         };
         let key = self.busy.insert(busy);
         self.keys.insert(address, key);
+        self.count(key);
         self.slots.begin(function, key);
     }
 
@@ -215,6 +283,7 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
             Some(key) if is_first => {
                 self.weigh(function, &kept);
                 self.busy_mut(key).waiting.push_front(kept);
+                self.count(key);
             }
             _ => self.push(function, kept),
         }
@@ -285,7 +354,8 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
         }
         let rounds = if let Stage::Called(rounds) = busy.stage { rounds } else { 0 };
         busy.stage = Stage::Called(rounds + 1);
-        &busy.batch
+        self.count(key);
+        &self.busy(key).batch
     }
 
     /// Whether a batch may be called for once more, with more states.
@@ -295,8 +365,7 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
 
     /// The type of the address that a call is for.
     pub(super) fn function_type(&self, key: CallKey) -> TypeIndex {
-        let kept = self.busy(key).get(0);
-        kept.expect("an address that is not idle has a message").routed.head.target_type
+        self.busy(key).target_type
     }
 
     /// The first message of the batch that was called for.
@@ -345,6 +414,7 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
         first.routed.head.again = true;
         first.routed.head.depth = depth;
         let function = busy.function;
+        self.count(key);
         self.unweigh(function, &first);
         self.slots.end(function);
         first
@@ -387,6 +457,7 @@ impl<M, T: Clone + PartialEq, H> Calls<M, T, H> {
             busy.waiting.push_front(kept);
         }
         busy.waiting.push_front(first);
+        self.count(key);
         self.slots.begin(function, key);
     }
 
@@ -473,6 +544,16 @@ impl<M, T, H> Calls<M, T, H> {
         self.keys.iter().map(|(address, key)| {
             let busy = self.busy.get(*key).expect("the key names an address that is not idle");
             (address, busy.batch.iter().chain(&busy.waiting).collect())
+        })
+    }
+
+    /// Of each address, its type, how many wait, whether they fill a call, and whether one is under way.
+    pub(super) fn recount(&self) -> impl Iterator<Item = (TypeIndex, usize, bool, bool)> {
+        self.keys.iter().map(|((of, _), key)| {
+            let busy = self.busy.get(*key).expect("the key names an address that is not idle");
+            let waiting = busy.waiting.len();
+            let is_called = matches!(busy.stage, Stage::Called(_));
+            (*of, waiting, waiting >= self.batches[busy.function], is_called)
         })
     }
 

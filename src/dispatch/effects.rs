@@ -69,6 +69,9 @@ pub(super) struct Reached<'a, M, S> {
     pub(super) outside: &'a mut S,
     pub(super) later: &'a Later<M>,
     pub(super) effects: &'a mut Effects<M>,
+    /// Messages that the invocation has sent to this worker, and to others.
+    pub(super) sent_here: u32,
+    pub(super) sent_away: u32,
 }
 
 impl<M, T, S: Surroundings<M, T>> Reach<M, T> for Reached<'_, M, S> {
@@ -81,7 +84,10 @@ impl<M, T, S: Surroundings<M, T>> Reach<M, T> for Reached<'_, M, S> {
     }
 
     fn send(&mut self, message: Routed<M>) {
-        self.outside.send(message);
+        match self.outside.send(message) {
+            true => self.sent_here += 1,
+            false => self.sent_away += 1,
+        }
     }
 
     fn delayed(&self) -> usize {

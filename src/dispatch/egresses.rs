@@ -280,8 +280,9 @@ pub(crate) struct Egresses<T> {
     bound: Vec<ErasedEgress<T>>,
     watched: Vec<ErasedChanges<T>>,
     buffers: Vec<Box<dyn AnyBuffer<T>>>,
-    /// Egresses the running invocation emitted to.
+    /// Egresses the running invocation emitted to, and how many records.
     touched: Vec<usize>,
+    emitted: u32,
     /// How many records have left each.
     left: Vec<u64>,
     /// Whether some are held.
@@ -290,6 +291,13 @@ pub(crate) struct Egresses<T> {
     /// To which each record went, if their order matters over all egresses.
     #[cfg(feature = "serve")]
     order: Option<Vec<usize>>,
+}
+
+impl<T> Egresses<T> {
+    /// How many records have left each.
+    pub(super) fn left_of_all(&self) -> &[u64] {
+        &self.left
+    }
 }
 
 impl<T: Clone + PartialEq + 'static> Egresses<T> {
@@ -308,6 +316,7 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
             watched: Vec::new(),
             buffers,
             touched: Vec::new(),
+            emitted: 0,
             left,
             are_held,
             dead_letters_read,
@@ -379,6 +388,7 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
                     self.touched.push(at);
                 }
                 buffer.records.push((time.clone(), record));
+                self.emitted += 1;
                 #[cfg(feature = "serve")]
                 if let Some(order) = &mut self.order {
                     order.push(at);
@@ -402,20 +412,29 @@ impl<T: Clone + PartialEq + 'static> Egresses<T> {
         let buffer = &mut *self.buffers[at];
         let untouched = buffer.is_untouched();
         emit(buffer, time, value).map_err(TypedMistake::OtherType)?;
+        self.emitted += 1;
         if untouched {
             self.touched.push(at);
         }
         Ok(())
     }
 
+    /// How many records the running invocation has emitted.
+    #[inline]
+    pub(super) fn emitted(&self) -> u32 {
+        self.emitted
+    }
+
     #[inline]
     pub(super) fn commit(&mut self) {
+        self.emitted = 0;
         for at in self.touched.drain(..) {
             self.buffers[at].commit();
         }
     }
 
     pub(super) fn rollback(&mut self) {
+        self.emitted = 0;
         for at in self.touched.drain(..) {
             self.buffers[at].rollback();
         }

@@ -25,6 +25,7 @@ type Read = fn(&mut Option<Box<dyn Any>>, u16, &[u8]) -> Result<(), CodecError>;
 /// How the records of one egress are held.
 pub(crate) struct Holding<T> {
     note_emitter: fn(&mut dyn AnyBuffer<T>, u16),
+    len: fn(&dyn Any) -> usize,
     bins: fn(&dyn Any) -> Vec<u16>,
     store: Store,
     read: Read,
@@ -52,6 +53,7 @@ impl<T: Clone + PartialEq + 'static> Holding<T> {
                 let buffer: Option<&mut Buffer<T, E>> = buffer.as_any_mut().downcast_mut();
                 buffer.expect("the buffer was made for this egress").note_emitter(bin);
             },
+            len: |records| records_of::<E>(records).len(),
             bins: |records| records_of::<E>(records).iter().map(|(bin, _)| *bin).collect(),
             store: |records, at, to, reads_back| {
                 Codec::SERDE.store(&records_of::<E>(records)[at].1, to, reads_back)
@@ -78,6 +80,11 @@ impl<T> Holding<T> {
     /// Notes who has emitted what the running invocation emitted.
     pub(super) fn note_emitter(&self, buffer: &mut dyn AnyBuffer<T>, bin: u16) {
         (self.note_emitter)(buffer, bin);
+    }
+
+    /// How many records there are.
+    pub(crate) fn len(&self, records: HeldRecords<'_>) -> usize {
+        (self.len)(records.0)
     }
 
     /// The bin of each record.

@@ -13,6 +13,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
+use super::counts::Tally;
 use super::pen::{Fault, Pen, Slice};
 use super::record::{self, Delay, Identity, Note, Origin, Standing, Written};
 use super::{Head, Routed, TypeIndex};
@@ -50,6 +51,8 @@ pub(super) struct Later<M> {
     count: u64,
     /// By chunk of keys, how many messages it had set with the last one that it set there.
     newest: Vec<u64>,
+    /// What waits, by the type of the target.
+    pub(super) present: Tally,
     /// If cuts are taken.
     cuts: Option<Box<Cuts>>,
 }
@@ -107,6 +110,7 @@ impl<M> Default for Later<M> {
             origins: vec![Origin::default()],
             count: 0,
             newest: Vec::new(),
+            present: Tally::default(),
             cuts: None,
         }
     }
@@ -153,7 +157,7 @@ impl<M> Later<M> {
                 Change::Cancel(key) => {
                     self.forget_token(key);
                     self.note_gone(key, pen.as_deref_mut());
-                    self.wheel.take_back(key);
+                    self.take_off(key);
                 }
             }
         }
@@ -173,6 +177,7 @@ impl<M> Later<M> {
 
     fn keep(&mut self, due_ms: u64, delayed: Delayed<M>) -> WheelKey {
         let has_token = delayed.token.is_some();
+        self.present.add(delayed.routed.head.target_type, 1);
         let key = self.wheel.set(due_ms, delayed);
         if has_token {
             let Later { wheel, tokens, hasher, .. } = self;
@@ -201,9 +206,15 @@ impl<M> Later<M> {
             self.forget_token(key);
         }
         self.note_gone(key, pen);
-        let Delayed { mut routed, .. } = self.wheel.take_back(key);
+        let Delayed { mut routed, .. } = self.take_off(key);
         routed.head.depth = 0;
         Some(routed)
+    }
+
+    fn take_off(&mut self, key: WheelKey) -> Delayed<M> {
+        let delayed = self.wheel.take_back(key);
+        self.present.remove(delayed.routed.head.target_type, 1);
+        delayed
     }
 
     fn identity(&self, delayed: &Delayed<M>) -> Identity {

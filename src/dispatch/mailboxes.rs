@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::counts::Tally;
 use super::pen::{Fault, Pen, Places, Slice};
 use super::record::{Attempt, Note, Standing, Written};
 use super::slab::{Marks, Passage, Slab};
@@ -71,6 +72,8 @@ pub(super) struct Mailboxes<M, H> {
     due: Wheel<Key>,
     /// How many messages are kept without a time held for them.
     detached: usize,
+    /// All messages that are kept.
+    pub(super) present: Tally,
     pub(super) passage: Passage,
 }
 
@@ -81,6 +84,7 @@ impl<M, H> Default for Mailboxes<M, H> {
             boxes: Slab::default(),
             due: Wheel::default(),
             detached: 0,
+            present: Tally::default(),
             passage: Passage::default(),
         }
     }
@@ -141,6 +145,7 @@ impl<M, H> Mailboxes<M, H> {
     /// Keeps a message that must wait behind others.
     pub(super) fn keep_behind(&mut self, routed: Routed<M>, held: Option<H>) {
         self.detached += usize::from(held.is_none());
+        self.present.add(routed.head.target_type, 1);
         let key = self.open(&routed.head);
         let mailbox = self.boxes.get_mut(key).expect("it was opened");
         let messages = mailbox.len();
@@ -165,6 +170,7 @@ impl<M, H> Mailboxes<M, H> {
     /// Keeps a message before all others of its address until it is tried again.
     pub(super) fn keep_first(&mut self, mut routed: Routed<M>, held: Option<H>, attempt: Attempt) {
         self.detached += usize::from(held.is_none());
+        self.present.add(routed.head.target_type, 1);
         routed.head.again = true;
         let key = self.open(&routed.head);
         let mailbox = self.boxes.get_mut(key).expect("it was opened");
@@ -190,6 +196,7 @@ impl<M, H> Mailboxes<M, H> {
         let kept = mailbox.first.take().expect("it is tried once for each failure");
         mailbox.is_held = kept.1.is_some();
         self.detached -= usize::from(kept.1.is_none());
+        self.present.remove(kept.0.head.target_type, 1);
         Some(kept)
     }
 
@@ -213,6 +220,7 @@ impl<M, H> Mailboxes<M, H> {
         routed.head.again = true;
         (mailbox.attempts, mailbox.is_held) = (0, held.is_some());
         self.detached -= usize::from(held.is_none());
+        self.present.remove(routed.head.target_type, 1);
         Some((routed, held))
     }
 

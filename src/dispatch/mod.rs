@@ -7,6 +7,7 @@
 mod buffer;
 mod calls;
 mod context;
+mod counts;
 mod cuts;
 mod delayed;
 #[cfg(feature = "serve")]
@@ -29,6 +30,7 @@ mod restore;
 mod single;
 mod slab;
 mod slots;
+mod spans;
 mod table;
 mod types;
 
@@ -42,8 +44,11 @@ use smol_str::SmolStr;
 
 pub use buffer::Buffer;
 pub(crate) use calls::RemoteState as CalledState;
-pub(crate) use calls::{CallAnswer, CallDelayed, CallEffects, CallFailure, CallKey, CallRequest};
+pub(crate) use calls::{
+    CallAnswer, CallDelayed, CallEffects, CallFailure, CallKey, CallRequest, Called, Traced,
+};
 pub use context::{Context, NoCaller};
+pub(crate) use counts::{Counts, Ended, Loads, Present};
 pub use delayed::TokenInUse;
 #[cfg(feature = "serve")]
 pub(crate) use desk::{Asked, Desk, Turned};
@@ -63,6 +68,7 @@ pub(crate) use restore::RestoreError;
 pub(crate) use restore::{Back, Restoring};
 #[cfg(feature = "testing")]
 pub(crate) use single::Watch;
+pub(crate) use spans::TraceOf;
 pub use table::Table;
 pub(crate) use types::CutType;
 
@@ -80,6 +86,7 @@ use mailboxes::{Arrival, Mailboxes};
 use meters::Meters;
 use operations::Operations;
 use slots::Slots;
+use spans::Spans;
 
 /// The number of a function type on one worker. Types bound by themselves have the same numbers on
 /// every worker; others are numbered as they appear, and travel by name.
@@ -151,7 +158,8 @@ pub(crate) trait Surroundings<M, T> {
 
     fn time(&self) -> &T;
     fn frontier(&self) -> &[T];
-    fn send(&mut self, message: Routed<M>);
+    /// Says whether the message stays on this worker.
+    fn send(&mut self, message: Routed<M>) -> bool;
     /// Keeps the message's time for something that was begun.
     fn hold(&mut self) -> Self::Held;
     /// Keeps the message's time for the message itself. `record` says that it came from ingress.
@@ -253,6 +261,7 @@ struct Entry<M, T> {
     /// The states that a remote function has said it keeps.
     remote_states: Vec<RemoteState>,
     meters: Meters,
+    counts: Counts,
 }
 
 impl<M, T> Entry<M, T> {
@@ -286,6 +295,9 @@ pub(crate) struct Dispatcher<M, T, H> {
     effects: Effects<M>,
     /// Scratch space of [`foresee`](Self::foresee).
     foreseen: Vec<(TypeIndex, Slot)>,
+    /// How many messages each bin has had.
+    loads: Loads,
+    spans: Spans<M>,
 }
 
 impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
@@ -297,8 +309,11 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             Code::Embedded(_) | Code::Awaited(_) => 0,
         });
         let slots = Slots::new(bound.in_flight_max, in_flight_max).gathering();
-        let count = bound.functions.len() + bound.namespaces.len();
-        let calls = Calls::new(slots, count, bound.function_bytes_soft);
+        let batches = functions.clone().map(|body| match &body.code {
+            Code::Remote(code) => code.endpoint.options.batch_messages_max.max(1),
+            Code::Embedded(_) | Code::Awaited(_) => 1,
+        });
+        let calls = Calls::new(slots, batches.collect(), bound.function_bytes_soft);
         let maxima = functions.map(|body| body.operations_max);
         let operations = Operations::new(Slots::new(bound.operations_max, maxima));
         let mut dispatcher = Dispatcher {
@@ -317,6 +332,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             kept: KeptEgresses::default(),
             effects: Effects::default(),
             foreseen: Vec::new(),
+            loads: Loads::default(),
+            spans: Spans::default(),
         };
         dispatcher.make_entries();
         dispatcher
@@ -346,6 +363,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
                 state,
                 remote_states: Vec::new(),
                 meters: Meters::default(),
+                counts: Counts::default(),
             });
         }
     }
@@ -373,6 +391,20 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         S: Surroundings<M, T, Held = H>,
     {
         self.resolve(&mut routed.head);
+        self.loads.note(routed.head.hash);
+        let counts = &mut self.entries[routed.head.target_type as usize].counts;
+        counts.received += u64::from(!routed.head.again);
+        if self.spans.are_recorded() {
+            return self.handle_in_span(routed, outside);
+        }
+        self.handle(routed, outside)
+    }
+
+    #[inline]
+    fn handle<S>(&mut self, routed: Routed<M>, outside: &mut S) -> Verdict
+    where
+        S: Surroundings<M, T, Held = H>,
+    {
         let body = self.entries[routed.head.target_type as usize].body.as_ref();
         if body.is_some_and(|body| matches!(body.code, Code::Remote(_))) {
             return self.deliver_remote(routed, outside);
@@ -421,6 +453,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             OnFailure::Skip => {
                 let target = self.names.target(&routed.head);
                 tracing::info!(%target, %reason, attempts, "a message was skipped");
+                self.note_ended(&routed.head, Ended::Skipped, &reason);
                 Verdict::GivenUp
             }
         }
@@ -482,12 +515,14 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     where
         S: Surroundings<M, T, Held = H>,
     {
-        let Entry { body, state, meters, .. } = &mut self.entries[head.target_type as usize];
+        let entry = &mut self.entries[head.target_type as usize];
+        let Entry { body, state, meters, counts, .. } = entry;
         let Some(body) = body else { return Err(Failure::untried(Reason::NotBound)) };
         let cut_bytes = state.cut_bytes();
         let mut cursor = state.seek(&head.target, head.hash, self.now_ms);
         let mut mistake = None;
-        let mut reached = Reached { outside, later: &self.later, effects: &mut self.effects };
+        let (later, effects) = (&self.later, &mut self.effects);
+        let mut reached = Reached { outside, later, effects, sent_here: 0, sent_away: 0 };
         let mut context = Context {
             head,
             now_ms: self.now_ms,
@@ -516,6 +551,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         match result {
             Ok(()) => {
                 state.commit(cursor);
+                counts.sent_here += u64::from(reached.sent_here);
+                counts.sent_away += u64::from(reached.sent_away);
+                counts.emitted += u64::from(self.egresses.emitted());
                 if is_watched {
                     self.egresses.put_changes(state, reached.outside.time());
                 }
@@ -534,6 +572,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
             }
             Err(reason) => {
                 state.rollback(cursor);
+                counts.failures += 1;
                 // What was adopted may have been written.
                 note_bytes(&mut self.cuts, cut_bytes, state);
                 self.egresses.rollback();
@@ -667,12 +706,20 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     }
 
     /// Gives up a message there is no room for.
-    pub(crate) fn refuse(&mut self, routed: Routed<M>, time: &T) -> Verdict {
+    pub(crate) fn refuse(&mut self, mut routed: Routed<M>, time: &T) -> Verdict {
+        self.resolve(&mut routed.head);
         match self.bound.when_full {
             OnFailure::Stop => self.stop(&routed.head, Reason::Full),
             OnFailure::DeadLetter => self.give_up(routed, Reason::Full, 0, time),
-            OnFailure::Skip => Verdict::GivenUp,
+            OnFailure::Skip => {
+                self.note_ended(&routed.head, Ended::Skipped, &Reason::Full);
+                Verdict::GivenUp
+            }
         }
+    }
+
+    fn note_ended(&mut self, head: &Head, how: Ended, why: &Reason) {
+        self.entries[head.target_type as usize].counts.note_ended(how, why.kind());
     }
 
     /// Hands over what was emitted, in order.
@@ -692,6 +739,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
 
     fn give_up(&mut self, routed: Routed<M>, reason: Reason, attempts: u32, time: &T) -> Verdict {
         let Routed { head, message } = routed;
+        self.note_ended(&head, Ended::DeadLetter, &reason);
         let target = self.names.target(&head);
         let caller = self.names.caller(&head);
         if !self.egresses.dead_letters_are_read() {

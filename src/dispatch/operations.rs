@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::counts::Tally;
 use super::pen::{Fault, Pen, Places, Slice};
 use super::record::{Note, Standing, Written};
 use super::slab::{Passage, Slab};
@@ -137,6 +138,8 @@ impl<M, H> Operation<M, H> {
 pub(super) struct Operations<M, H> {
     operations: Slab<Operation<M, H>>,
     detached: usize,
+    /// All that have not ended.
+    pub(super) present: Tally,
     pub(super) slots: Slots<(OperationKey, Task<M>)>,
     pub(super) passage: Passage,
 }
@@ -144,7 +147,7 @@ pub(super) struct Operations<M, H> {
 impl<M, H> Operations<M, H> {
     pub(super) fn new(slots: Slots<(OperationKey, Task<M>)>) -> Self {
         let (operations, passage) = (Slab::default(), Passage::default());
-        Operations { operations, detached: 0, slots, passage }
+        Operations { operations, detached: 0, present: Tally::default(), slots, passage }
     }
 
     /// Whether outcomes will come that are new events.
@@ -161,6 +164,7 @@ impl<M, H> Operations<M, H> {
         Started { task, unknown }: Started<M>,
     ) {
         self.detached += usize::from(held.is_none());
+        self.present.add(head.target_type, 1);
         let epoch = self.passage.epoch();
         let key = self.operations.insert(Operation { function, head, held, unknown, epoch });
         self.slots.begin(function, (key, task));
@@ -198,6 +202,7 @@ impl<M, H> Operations<M, H> {
 
     fn note_end(&mut self, operation: &Operation<M, H>) {
         self.detached -= usize::from(operation.held.is_none());
+        self.present.remove(operation.head.target_type, 1);
         self.slots.end(operation.function);
     }
 

@@ -97,12 +97,13 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
 
     fn request(&mut self, key: CallKey, to: &mut impl FnMut(CallKey, usize, CallRequest<'_>)) {
         let function = self.calls.function_type(key) as usize;
-        let Entry { body, state, remote_states, .. } = &mut self.entries[function];
+        let Entry { body, state, remote_states, counts, .. } = &mut self.entries[function];
         let body = body.as_ref().expect("it is bound");
         let Code::Remote(code) = &body.code else {
             unreachable!("only remote functions are called")
         };
         let batch = self.calls.batch(key, &limits(code, body));
+        counts.note_batch(batch.len());
         let head = &batch[0].routed.head;
         let cut_bytes = state.cut_bytes();
         let cursor = state.seek(&head.target, head.hash, self.now_ms);
@@ -113,12 +114,19 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         let states = states.collect();
         let target = self.names.target(head);
         let messages = batch.iter().map(|kept| (self.names.caller(&kept.routed.head), &kept.value));
-        let request = CallRequest { target, states, messages: messages.collect() };
+        let traced = self.spans.of_batch(batch.iter().map(|kept| &kept.routed.message));
+        let request = CallRequest { target, states, messages: messages.collect(), traced };
         // To read a state may be to keep it for longer.
         state.commit(cursor);
         note_bytes(&mut self.cuts, cut_bytes, state);
         let function = self.names.function(function as u32) as usize;
         to(key, function, request);
+    }
+
+    /// Notes that so many attempts at a call failed, whatever became of it.
+    pub(crate) fn note_failed_attempts(&mut self, key: CallKey, attempts: u32) {
+        let called = self.calls.function_type(key) as usize;
+        self.entries[called].counts.call_failures += u64::from(attempts);
     }
 
     /// Notes how a call ended.

@@ -198,8 +198,9 @@ impl<M, T: Clone, H> Surroundings<M, T> for Nothing<T, H> {
         &[]
     }
 
-    fn send(&mut self, _message: Routed<M>) {
+    fn send(&mut self, _message: Routed<M>) -> bool {
         self.did_more = true;
+        true
     }
 
     fn hold(&mut self) -> H {

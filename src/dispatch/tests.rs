@@ -33,8 +33,9 @@ impl Surroundings<i64, u32> for Outside {
     fn frontier(&self) -> &[u32] {
         &[]
     }
-    fn send(&mut self, message: Routed<i64>) {
+    fn send(&mut self, message: Routed<i64>) -> bool {
         self.sent.borrow_mut().push(message);
+        true
     }
     fn hold(&mut self) -> u32 {
         self.time

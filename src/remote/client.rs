@@ -1,5 +1,6 @@
 //! Calls over HTTP or gRPC: one request, tried until it is answered or its time is up.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,10 @@ use crate::call_error::CallError;
 use crate::dead_letter::Reason;
 use crate::dispatch::{CallAnswer, CallFailure};
 use crate::endpoint::{Endpoint, Options, shown};
+use crate::metering::Spread;
 use crate::placement;
 use crate::retry::Retry;
+use crate::trace::{TRACEPARENT, TraceContext};
 
 const OCTETS: &str = "application/octet-stream";
 /// Headers that say what is sent and how, which is not for others to decide.
@@ -75,6 +78,19 @@ impl From<CallError> for Attempt {
 pub(super) struct Route {
     place: Place,
     transport: Transport,
+}
+
+/// A call that is to be made.
+pub(super) struct Call<'a> {
+    pub(super) target: &'a Address,
+    pub(super) route: &'a Route,
+    pub(super) body: Bytes,
+    /// How many messages it is about.
+    pub(super) messages: usize,
+    /// Is told how long each attempt took.
+    pub(super) took: Spread,
+    /// Of which trace it is a part, if that is said.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// Calls the functions of one endpoint.
@@ -160,21 +176,29 @@ impl Client {
         self.route(name).map_err(|error| failure(why(error), false))
     }
 
-    /// Calls a function until it answers or its time is up.
+    /// Calls a function until it answers or its time is up. Counts the attempts that fail.
     pub(super) async fn call(
         &self,
-        target: &Address,
-        route: Arc<Route>,
-        body: Bytes,
-        messages: usize,
+        call: Call<'_>,
+        failed_attempts: &mut u32,
     ) -> Result<CallAnswer, CallFailure> {
+        let Call { target, route, body, messages, took, trace } = call;
+        let mut headers = Cow::Borrowed(&self.headers);
+        if let Some(trace) = trace {
+            let value = HeaderValue::try_from(trace.to_string()).expect("it is made of digits");
+            headers.to_mut().insert(TRACEPARENT, value);
+        }
         let began = Instant::now();
         let sleep = std::pin::pin!(time::sleep(self.endpoint.call_timeout));
         let mut timer = Timer::new(sleep);
         let (mut attempts, mut before) = (0, None);
         loop {
             attempts += 1;
-            let attempt = match self.attempt(&mut timer, &route, body.clone()).await {
+            let attempt_began = Instant::now();
+            let outcome = self.attempt(&mut timer, route, &headers, body.clone()).await;
+            took.tell(attempt_began.elapsed());
+            *failed_attempts += u32::from(outcome.is_err());
+            let attempt = match outcome {
                 #[cfg(statefun_planted)]
                 Ok(CallAnswer::Done(mut effects))
                     if attempts > 1 && crate::planted::is("applied-twice") =>
@@ -188,10 +212,11 @@ impl Client {
                         Some(before) => format!("{before}; then there was no answer in time"),
                         None => "there was no answer in time".to_owned(),
                     };
-                    return Err(failed(target, &route, attempts, &what, true));
+                    return Err(failed(target, route, attempts, &what, true));
                 }
                 Err(attempt) => attempt,
             };
+            tracing::debug!(attempts, error = %attempt.error, "an attempt at a call failed");
             let chance = began.elapsed().as_nanos() as u64 ^ spread(target);
             let own = Duration::from_millis(self.retry.wait_ms(attempts, chance));
             let asked = attempt.wait.unwrap_or_default();
@@ -203,7 +228,7 @@ impl Client {
                 // Whoever is not reached cannot have minded the messages.
                 let is_of_messages = !attempt.error.is_connect();
                 let what = attempt.error.to_string();
-                return Err(failed(target, &route, attempts, &what, is_of_messages));
+                return Err(failed(target, route, attempts, &what, is_of_messages));
             }
             before = Some(attempt.error.to_string());
             time::sleep(wait).await;
@@ -214,14 +239,15 @@ impl Client {
         &self,
         timer: &mut Timer<'_>,
         route: &Route,
+        headers: &HeaderMap,
         body: Bytes,
     ) -> Result<CallAnswer, Attempt> {
         #[cfg(feature = "grpc")]
         if self.grpc {
-            let answer = self.invoke(timer, route, body).await?;
+            let answer = self.invoke(timer, route, headers, body).await?;
             return Ok(self.read(answer)?);
         }
-        let mut answer = self.send(timer, route, body).await?;
+        let mut answer = self.send(timer, route, headers, body).await?;
         if !answer.status().is_success() {
             return Err(self.refused(timer, answer).await);
         }
@@ -281,13 +307,14 @@ impl Client {
         &self,
         timer: &mut Timer<'_>,
         route: &Route,
+        headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Bytes, Attempt> {
         let progress = Progress::new();
         let exchange = Exchange {
             transport: &route.transport,
             place: &route.place,
-            headers: &self.headers,
+            headers,
             bytes_max: self.endpoint.response_bytes_max,
             left: timer.left(),
             progress: &progress,
@@ -304,11 +331,12 @@ impl Client {
         &self,
         timer: &mut Timer<'_>,
         route: &Route,
+        headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response, CallError> {
         let progress = Progress::new();
         let body = Pieces::telling(body, progress.clone());
-        let sent = route.transport.post(&route.place, &self.headers, body);
+        let sent = route.transport.post(&route.place, headers, body);
         self.in_time(timer, &progress, sent).await?
     }
 

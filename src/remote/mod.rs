@@ -13,6 +13,7 @@ mod request;
 mod timer;
 #[cfg(feature = "tls")]
 mod tls;
+mod traces;
 mod transport;
 mod wire;
 
@@ -23,15 +24,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use timely_statefun_operators::Waker;
 use tokio::runtime::Handle;
+use tracing::{Instrument, field};
 
 use crate::address::TypeName;
 #[cfg(feature = "testing")]
 use crate::call_error::CallError;
-use crate::dispatch::{CallAnswer, CallFailure, CallKey, CallRequest};
+use crate::dispatch::{CallFailure, CallKey, CallRequest, Called};
 use crate::endpoint::{Endpoint, shown};
 use crate::error::{Error, Kind};
+use crate::metering::Spread;
 use crate::runner::Runner;
-use client::{Client, Route};
+use client::{Call, Client, Route};
 
 /// Reads the files that an endpoint names, and checks what can be checked without calling it, for a function
 /// or for a whole namespace, whose names are not known.
@@ -56,8 +59,6 @@ pub(crate) fn check(
     })
 }
 
-type Answer = Result<CallAnswer, CallFailure>;
-
 /// Who answers requests in the place of the network.
 #[cfg(feature = "testing")]
 pub(crate) trait Answers: Send + Sync {
@@ -70,13 +71,16 @@ pub(crate) trait Answers: Send + Sync {
 pub(crate) type Answered =
     futures_util::future::BoxFuture<'static, Result<http::Response<Bytes>, CallError>>;
 
+/// The target of spans of calls, by which they are filtered.
+const CALLS: &str = "timely_statefun::call";
+
 /// Makes the calls of one worker. They end with it.
 pub(crate) struct Caller {
     /// By number of the bound function; none for those that are embedded.
     clients: Vec<Option<Arc<Client>>>,
     /// How functions are reached that were called, or what is wrong with that.
     routes: HashMap<(usize, TypeName), Result<Arc<Route>, CallFailure>>,
-    runner: Runner<Answer>,
+    runner: Runner<Called>,
 }
 
 /// So many routes are kept, with the connections of those that have a socket of their own; they are made
@@ -90,7 +94,10 @@ impl Caller {
     ) -> Self {
         let client = |endpoint| Arc::new(Client::new(endpoint).expect("it was checked"));
         let clients = endpoints.map(|endpoint| endpoint.map(client)).collect();
-        let lost = || Err(client::failure("the runtime has shut down", false));
+        let lost = || Called {
+            answer: Err(client::failure("the runtime has shut down", false)),
+            failed: 0,
+        };
         Caller { clients, routes: HashMap::new(), runner: Runner::new(runtime, lost) }
     }
 
@@ -108,8 +115,15 @@ impl Caller {
         self.runner.connect(waker);
     }
 
-    /// Takes in a call of a bound function that is to start with the next [`start`](Self::start).
-    pub(crate) fn add(&mut self, key: CallKey, function: usize, request: &CallRequest<'_>) {
+    /// Takes in a call of a bound function that is to start with the next [`start`](Self::start). `took` is told how
+    /// long each attempt took.
+    pub(crate) fn add(
+        &mut self,
+        key: CallKey,
+        function: usize,
+        request: &CallRequest<'_>,
+        took: Spread,
+    ) {
         let client = self.clients[function].as_ref().expect("the function is remote");
         let name = request.target.function_type.clone();
         if self.routes.len() >= ROUTES {
@@ -122,7 +136,33 @@ impl Caller {
         let (client, route) = (Arc::clone(client), route.clone());
         let (target, body) = (request.target.clone(), request::body(request));
         let messages = request.messages.len();
-        self.runner.add(key, async move { client.call(&target, route?, body, messages).await });
+        let trace = traces::context(request.traced);
+        let span = tracing::debug_span!(
+            target: CALLS,
+            "call",
+            function = %target.function_type,
+            id = %target.id,
+            messages,
+            trace_id = field::Empty,
+            span_id = field::Empty,
+        );
+        if let Some(trace) = &trace {
+            span.record("trace_id", field::display(format_args!("{:032x}", trace.trace_id())));
+            span.record("span_id", field::display(format_args!("{:016x}", trace.parent_id())));
+        }
+        let call = async move {
+            let mut failed = 0;
+            let answer = match route {
+                Ok(route) => {
+                    let (target, route) = (&target, &*route);
+                    let call = Call { target, route, body, messages, took, trace };
+                    client.call(call, &mut failed).await
+                }
+                Err(failure) => Err(failure),
+            };
+            Called { answer, failed }
+        };
+        self.runner.add(key, call.instrument(span));
     }
 
     /// Starts the calls that were added.
@@ -131,7 +171,7 @@ impl Caller {
     }
 
     /// A call that has ended.
-    pub(crate) fn ended(&mut self) -> Option<(CallKey, Answer)> {
+    pub(crate) fn ended(&mut self) -> Option<(CallKey, Called)> {
         self.runner.ended()
     }
 }

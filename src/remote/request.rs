@@ -130,6 +130,7 @@ mod tests {
 
     use super::*;
     use crate::address::{Id, TypeName};
+    use crate::dispatch::Traced;
     use crate::typed::TypedValue;
 
     fn to_address(address: &Address) -> reqreply::Address {
@@ -183,6 +184,7 @@ mod tests {
                 ]
                 .split_off(at % 3),
                 messages: vec![(None, &empty), (Some(caller), &value), (None, &value)],
+                traced: Traced::No,
             };
             assert_eq!(&body(&request)[..], generated(&request), "{at}");
         }

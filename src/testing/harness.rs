@@ -284,8 +284,9 @@ impl<M, T: Clone> Surroundings<M, T> for Outside<M, T> {
         &self.frontier
     }
 
-    fn send(&mut self, message: Routed<M>) {
+    fn send(&mut self, message: Routed<M>) -> bool {
         self.out.push(message);
+        true
     }
 
     fn hold(&mut self) {}

@@ -20,6 +20,7 @@ use super::savepoint::Outcome;
 use super::scribe::{both, note_latest};
 use super::{SetNumber, SnapshotDone};
 use crate::clock::Clock;
+use crate::dataflow::meters::{SnapshotFigures, TOOK_MAX};
 use crate::dead_letter::Reason;
 use crate::snapshot::{Cut, Keeper, Kept, Link, PartEntry, SAVEPOINT_NAME, SnapshotError, Uploads};
 
@@ -43,6 +44,8 @@ pub(super) struct Chair<T: Timestamp> {
     acknowledgements: Acknowledgements,
     /// How often the last cut was given up in a row.
     last_given_up: u32,
+    /// How snapshots are getting on, as far as this is known here.
+    figures: SnapshotFigures,
 }
 
 /// How often the last cut may be given up while egress is held for it.
@@ -91,7 +94,14 @@ impl<T: Timestamp> Chair<T> {
             clock,
             acknowledgements,
             last_given_up: 0,
+            figures: SnapshotFigures::default(),
         }
+    }
+
+    /// How snapshots are getting on, as far as this is known here. How long they took is told once.
+    pub(super) fn take_figures(&mut self) -> SnapshotFigures {
+        let took = std::mem::take(&mut self.figures.took);
+        SnapshotFigures { took, ..self.figures.clone() }
     }
 
     /// Waits for acknowledgements of an egress from so many.
@@ -214,11 +224,16 @@ impl<T: Timestamp> Chair<T> {
         tell: &mut impl FnMut(News<T>),
     ) {
         while let Ok(Kept { result, base }) = self.kept.1.try_recv() {
-            let stage = self.open.as_mut().map(|open| &mut open.stage);
-            let Some(Stage::Committing(done, held)) = stage else { continue };
+            let open = self.open.as_mut().map(|open| (open.since, &mut open.stage));
+            let Some((since, Stage::Committing(done, held))) = open else { continue };
             match result {
                 Ok(()) => {
                     let done = done.clone();
+                    self.figures.durable += 1;
+                    self.figures.bytes = Some(done.bytes);
+                    if self.figures.took.len() < TOOK_MAX {
+                        self.figures.took.push(since.elapsed());
+                    }
                     self.acknowledgements.committed(held.take());
                     self.last_given_up = 0;
                     // What is complete now is said before it is known to be: the record first.
@@ -302,6 +317,8 @@ impl<T: Timestamp> Chair<T> {
             self.tell_saved(Err(given_up), tell);
         }
         let Some(open) = &mut self.open else { return };
+        // One that is taken again at once, in full, is not given up for whoever waits for it.
+        self.figures.given_up += u64::from(!committed && !open.in_full);
         let fate = Fate { cut: open.cut, committed, base };
         open.stage = Stage::Telling { fate, heard: 0 };
         self.base = base;

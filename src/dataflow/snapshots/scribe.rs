@@ -21,6 +21,7 @@ use super::chair::Chair;
 use super::news::{Failure, Fate, News, Written};
 use super::savepoint::{Asked, Savepoint};
 use super::{SnapshotCounts, SnapshotDone};
+use crate::dataflow::meters::SnapshotFigures;
 use crate::dataflow::sources::Passage;
 use crate::dead_letter::{Reason, Stopped};
 use crate::dispatch::{CutError, CutSink, CutType, RecordKind, TypeIndex};
@@ -520,6 +521,14 @@ impl<T: Timestamp> Scribe<T> {
             self.council.tell(0, News::Heard { cut: fate.cut });
         }
         Some(fate)
+    }
+
+    /// How snapshots are getting on, if this is worker 0. How long they took is told once.
+    pub(in crate::dataflow) fn take_figures(&mut self) -> Option<SnapshotFigures> {
+        let figures = self.chair.as_mut()?.take_figures();
+        let (status, now_ms) = (self.process.uploads.status(), self.process.clock.now_ms());
+        let age = status.committed_at_ms.map(|at| Duration::from_millis(now_ms.saturating_sub(at)));
+        Some(SnapshotFigures { age, unacknowledged: status.unacknowledged.len(), ..figures })
     }
 
     /// After how long to poll again, if nothing happens.

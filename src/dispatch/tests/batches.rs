@@ -60,7 +60,9 @@ impl Surroundings<i64, u32> for Loop {
     fn frontier(&self) -> &[u32] {
         &[]
     }
-    fn send(&mut self, _: Routed<i64>) {}
+    fn send(&mut self, _: Routed<i64>) -> bool {
+        true
+    }
     fn hold(&mut self) -> Kept {
         (self.time, false)
     }

@@ -62,7 +62,9 @@ impl Surroundings<Counted, u32> for Loop {
     fn frontier(&self) -> &[u32] {
         &[]
     }
-    fn send(&mut self, _: Routed<Counted>) {}
+    fn send(&mut self, _: Routed<Counted>) -> bool {
+        true
+    }
     fn hold(&mut self) {}
     fn put_off(&mut self, _: bool) {}
     fn resume_first(&mut self, _: Option<()>, message: Routed<Counted>) {

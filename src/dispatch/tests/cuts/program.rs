@@ -144,9 +144,10 @@ impl World {
             _ => self.cut(at)?,
         }
         self.ship();
-        for worker in &self.workers {
+        for worker in &mut self.workers {
             let (noted, found) = worker.dispatcher.state_bytes();
             assert_eq!(noted, found, "memory is accounted for");
+            worker.dispatcher.check_counts();
         }
         Ok(())
     }

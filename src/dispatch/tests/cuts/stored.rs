@@ -50,8 +50,9 @@ impl<M> Surroundings<M, u32> for Loop<M> {
     fn frontier(&self) -> &[u32] {
         &[]
     }
-    fn send(&mut self, message: Routed<M>) {
+    fn send(&mut self, message: Routed<M>) -> bool {
         self.came.push((Some(self.time), message));
+        true
     }
     fn hold(&mut self) -> u32 {
         self.time

@@ -139,8 +139,9 @@ impl Surroundings<Errand, u32> for Out<'_> {
     fn frontier(&self) -> &[u32] {
         &[]
     }
-    fn send(&mut self, message: Routed<Errand>) {
+    fn send(&mut self, message: Routed<Errand>) -> bool {
         self.sent.push(message);
+        true
     }
     fn hold(&mut self) -> Held {
         Held::new(Place { record: false, ..self.place.clone() }, self.alive)
