@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::progress::Timestamp;
+use timely::progress::{Antichain, Timestamp};
 
 use super::delivery::{SinkHandle, lock};
 use super::held::{Held, Released};
@@ -80,17 +80,22 @@ impl<T: Timestamp, E: Send + 'static> Held<'_, T, E> {
         let (released, acknowledge) = self.stream();
         let scope = released.scope();
         let mut builder = OperatorBuilder::new(format!("Channel [{egress}]"), scope);
-        let mut input = builder.new_input(released, Pipeline);
+        let unconnected = Vec::<(usize, Antichain<_>)>::new;
+        let mut input = builder.new_input_connection(released, Pipeline, unconnected());
+        // Nothing leaves by it: as long as it may, there are acknowledgements to hear of.
+        let (_, nothing) = builder.new_output_connection::<Vec<()>, _>(unconnected());
+        drop(nothing);
         let address = builder.operator_info().address;
         let activator = scope.worker().sync_activator_for(address.to_vec());
         // A worker that has ended needs no waking.
         let (giver, receiver) = Giver::new(capacity, Box::new(move || _ = activator.activate()));
         let status = Arc::<Mutex<SinkStatus>>::default();
         let handle = SinkHandle::of(&status);
-        builder.build(move |_| {
+        builder.build(move |mut born| {
+            let mut hearing = born.pop();
             let mut waiting = VecDeque::new();
             let mut cuts = BTreeMap::<u64, Cut>::new();
-            move |_| {
+            move |frontiers| {
                 input.for_each(|_, released| {
                     for released in released.drain(..) {
                         match released {
@@ -130,6 +135,9 @@ impl<T: Timestamp, E: Send + 'static> Held<'_, T, E> {
                 status.waiting = cuts.keys().copied().collect();
                 let records = cuts.values().map(|cut| cut.records - cut.acknowledged);
                 status.records = records.sum::<u64>() as usize;
+                if frontiers[0].is_empty() && cuts.is_empty() {
+                    drop(hearing.take());
+                }
             }
         });
         (receiver, handle)

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use super::error::FileErrorKind;
 
 /// Makes a record of its bytes. It is told of which file they are, and whether they are the first of it.
-pub(super) trait ParseBytes<D>: Send {
+pub(super) trait ParseBytes<D>: Send + Sync {
     fn parse(&mut self, bytes: &[u8], file: u64, first: bool) -> Result<Parse<D>, FileErrorKind>;
 }
 
@@ -20,7 +20,7 @@ pub(super) enum Parse<D> {
 
 impl<D, F> ParseBytes<D> for F
 where
-    F: FnMut(&[u8], u64, bool) -> Result<Parse<D>, FileErrorKind> + Send,
+    F: FnMut(&[u8], u64, bool) -> Result<Parse<D>, FileErrorKind> + Send + Sync,
 {
     fn parse(&mut self, bytes: &[u8], file: u64, first: bool) -> Result<Parse<D>, FileErrorKind> {
         self(bytes, file, first)
