@@ -232,6 +232,7 @@ impl Reason {
             Reason::NotRestored(_) => "not_restored",
             Reason::NotReleased(_) => "not_released",
             Reason::SinkFailed { .. } => "sink_failed",
+            Reason::SourceFailed { .. } => "source_failed",
         }
     }
 }

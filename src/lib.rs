@@ -99,27 +99,23 @@ pub mod messages_and_state {}
 #[doc = include_str!("../docs/time-and-completeness.md")]
 pub mod time_and_completeness {}
 
+#[doc = include_str!("../docs/sources.md")]
+pub mod sources {}
+
 #[doc = include_str!("../docs/remote-functions.md")]
 pub mod remote_functions {}
 
 #[doc = include_str!("../docs/deploying-functions.md")]
 pub mod deploying_functions {}
 
-#[doc = include_str!("../docs/state-as-data.md")]
-pub mod state_as_data {}
-
-#[doc = include_str!("../docs/metrics.md")]
-pub mod metrics_and_traces {}
-
-#[doc = include_str!("../docs/writing-a-sink.md")]
-pub mod writing_a_sink {}
-
 #[cfg(feature = "modules")]
 #[doc = include_str!("../docs/modules.md")]
 pub mod module_files {}
 
-#[doc = include_str!("../docs/sources.md")]
-pub mod sources {}
+#[cfg(feature = "playground")]
+#[doc = include_str!("../docs/playground.md")]
+pub mod playground_over_http {}
+
 #[doc = include_str!("../docs/snapshots-and-exactly-once.md")]
 pub mod snapshots_and_exactly_once {}
 
@@ -128,10 +124,6 @@ pub mod writing_a_sink {}
 
 #[doc = include_str!("../docs/state-as-data.md")]
 pub mod state_as_data {}
-
-#[cfg(feature = "playground")]
-#[doc = include_str!("../docs/playground.md")]
-pub mod playground_over_http {}
 
 #[doc = include_str!("../docs/snapshots-offline.md")]
 pub mod snapshots_offline {}
@@ -144,6 +136,9 @@ pub mod several_machines {}
 
 #[doc = include_str!("../docs/operating.md")]
 pub mod operating {}
+
+#[doc = include_str!("../docs/metrics.md")]
+pub mod metrics_and_traces {}
 
 #[doc = include_str!("../docs/limits.md")]
 pub mod limits_and_defaults {}

@@ -40,6 +40,11 @@ impl Gates {
         self.states.borrow_mut().push(Rc::clone(state));
     }
 
+    /// How far each is.
+    pub(crate) fn look<R>(&self, look: impl FnMut(&GateState) -> R) -> Vec<R> {
+        self.states.borrow().iter().map(Rc::as_ref).map(look).collect()
+    }
+
     /// Whether all of them take more.
     pub(crate) fn are_ready(&self) -> bool {
         self.states.borrow().iter().all(|gate| gate.is_ready())

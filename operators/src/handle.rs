@@ -129,12 +129,9 @@ impl<T: Timestamp, F: Clone> LoopHandle<T, F> {
 
     /// What the gates of this worker keep out now, in the order of the ingresses.
     pub fn gates(&self) -> Vec<GateStats> {
-        let gates = self.shared.gates.borrow();
-        let stats = |gate: &Rc<GateState>| GateStats {
-            held_back: gate.held_back.get(),
-            shut: gate.shut.get(),
-        };
-        gates.iter().map(stats).collect()
+        self.shared
+            .gates
+            .look(|gate| GateStats { held_back: gate.held_back.get(), shut: gate.shut.get() })
     }
 
     /// How long single activations of this worker were busy with a cut. What handling a message takes
