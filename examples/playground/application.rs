@@ -70,7 +70,7 @@ pub fn run(application: Application) -> Result<Ended, String> {
     let store = store.map_err(|error| error.to_string())?;
 
     let (sender, channel) = source::channel::<Message>(CHANNEL_RECORDS);
-    let servers = Servers::listen(&runtime, &connections, application.host, sender)?;
+    let servers = Servers::listen(&runtime, &connections, application.host, &sender)?;
     let topics = servers.topics.clone();
     let stop = Arc::<AtomicBool>::default();
     runtime.spawn(stops(Arc::clone(&stop), servers.ingress));
@@ -83,12 +83,15 @@ pub fn run(application: Application) -> Result<Ended, String> {
         interval: application.interval,
         stop,
         channel: Mutex::new(Some(channel)),
+        _sender: sender,
     };
     let ended = timely_statefun::execute(application.timely, move |worker| program.run(worker));
     let ends: Result<Vec<_>, String> =
         ended.map_err(|error| error.to_string())?.into_iter().collect();
     // What is being answered is.
-    servers.egress.into_iter().for_each(|egress| drop(runtime.block_on(egress.shutdown())));
+    if let Some(egress) = servers.egress {
+        runtime.block_on(egress.shutdown());
+    }
     ends.map(|mut ends| ends.swap_remove(0))
 }
 
@@ -104,7 +107,7 @@ impl Servers {
         runtime: &Runtime,
         connections: &[Connection<Connector>],
         host: IpAddr,
-        sender: ChannelSender<Message>,
+        sender: &ChannelSender<Message>,
     ) -> Result<Self, String> {
         let (mut ingress, mut egress) = (Vec::new(), None);
         let mut topics = Topics::new([""; 0]);
@@ -181,6 +184,8 @@ struct Program {
     interval: Duration,
     stop: Arc<AtomicBool>,
     channel: Mutex<Option<Channel<Message>>>,
+    /// With none, the program would come to its end when its servers do, and not stop at a savepoint.
+    _sender: ChannelSender<Message>,
 }
 
 impl Program {

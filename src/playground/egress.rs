@@ -57,18 +57,18 @@ struct Asked {
 }
 
 impl Egress {
-    fn asked(&self, head: &Parts) -> Result<Asked, Response<ResponseBody>> {
+    fn asked(&self, head: &Parts) -> Result<Asked, Box<Response<ResponseBody>>> {
         if head.method != Method::GET {
-            return Err(not_allowed(head, "GET"));
+            return Err(Box::new(not_allowed(head, "GET")));
         }
         let path = head.uri.path();
         let topic = decoded(path.strip_prefix('/').unwrap_or(path));
         let topic = topic.filter(|topic| self.topics.awaited.contains_key(topic));
         let Some(topic) = topic else {
             let what = self.topics.unknown(path.trim_start_matches('/'));
-            return Err(said(StatusCode::NOT_FOUND, &what));
+            return Err(Box::new(said(StatusCode::NOT_FOUND, &what)));
         };
-        let bad = |what: String| said(StatusCode::BAD_REQUEST, &what);
+        let bad = |what: String| Box::new(said(StatusCode::BAD_REQUEST, &what));
         let mut wait = Duration::ZERO;
         for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or("").as_bytes()) {
             if name != "wait" {
@@ -83,7 +83,7 @@ impl Egress {
 
 impl Pages for Egress {
     fn refused(&self, head: &Parts) -> Option<Response<ResponseBody>> {
-        self.asked(head).err()
+        self.asked(head).err().map(|refused| *refused)
     }
 
     fn answer(&self, head: Parts, _: Bytes) -> Page {
@@ -92,7 +92,7 @@ impl Pages for Egress {
         Box::pin(async move {
             match asked {
                 Ok(asked) => answer(&topics, &asked).await,
-                Err(refused) => refused,
+                Err(refused) => *refused,
             }
         })
     }
