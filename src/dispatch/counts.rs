@@ -167,7 +167,7 @@ impl<M, T, H> Dispatcher<M, T, H> {
         &mut self,
         to: &mut dyn FnMut(TypeIndex, &TypeName, &mut Counts, Present),
     ) {
-        for (at, entry) in self.entries.iter_mut().enumerate() {
+        for at in 0..self.names.len() {
             let index = at as TypeIndex;
             let present = Present {
                 backlog: self.calls.backlog.of(index),
@@ -177,9 +177,13 @@ impl<M, T, H> Dispatcher<M, T, H> {
                 operations: self.operations.present.of(index),
                 delayed: self.later.present.of(index),
             };
-            let is_counted = entry.counts.received > 0 || !entry.counts.ended.is_empty();
-            if entry.body.is_some() || is_counted || present != Present::default() {
-                to(index, self.names.known(index), &mut entry.counts, present);
+            // A type that something is to be sent to later may have had no message.
+            let (mut none, entry) = (Counts::default(), self.entries.get_mut(at));
+            let is_bound = entry.as_ref().is_some_and(|entry| entry.body.is_some());
+            let counts = entry.map_or(&mut none, |entry| &mut entry.counts);
+            let is_counted = counts.received > 0 || !counts.ended.is_empty();
+            if is_bound || is_counted || present != Present::default() {
+                to(index, self.names.known(index), counts, present);
             }
         }
     }

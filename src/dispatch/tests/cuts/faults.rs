@@ -77,7 +77,9 @@ impl Surroundings<Odd, Odd> for Loop {
     fn frontier(&self) -> &[Odd] {
         &[]
     }
-    fn send(&mut self, _: Routed<Odd>) {}
+    fn send(&mut self, _: Routed<Odd>) -> bool {
+        true
+    }
     fn hold(&mut self) -> Odd {
         self.time.clone()
     }
