@@ -137,8 +137,9 @@ fn a_flood_waits_where_it_takes_no_memory() {
             let ingress = source.ingress(|number| LISTENER.message("all", number));
             (ingress.stateful_functions(functions().limits(limits)).unwrap().handle(), status)
         });
-        let (mut waited, mut flooded, mut last) = (0, 0, 0);
+        let (mut waited, mut flooded, mut last, began) = (0, 0, 0, Instant::now());
         while worker.has_dataflows() {
+            assert!(began.elapsed() < LIMIT, "{:?}", status.status());
             let (before, stats) = (sent.load(SeqCst), handle.stats());
             let status = status.status();
             let (outside, inside) = (status.given - stats.admitted, stats.admitted - stats.handled);
@@ -518,8 +519,9 @@ fn a_source_behind_which_there_are_operators_waits_as_well() {
             egresses.handle().feeds(&feed);
             (egresses.handle(), status)
         });
-        let mut waited = 0;
+        let (mut waited, began) = (0, Instant::now());
         while worker.has_dataflows() {
+            assert!(began.elapsed() < LIMIT, "{:?}", status.status());
             let status = status.status();
             let outside = status.given - handle.stats().admitted;
             assert!(outside <= 10 * 64, "{outside} wait before the gate");
