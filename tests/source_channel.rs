@@ -137,8 +137,9 @@ fn a_flood_waits_where_it_takes_no_memory() {
             let ingress = source.ingress(|number| LISTENER.message("all", number));
             (ingress.stateful_functions(functions().limits(limits)).unwrap().handle(), status)
         });
-        let (mut waited, mut flooded, mut last) = (0, 0, 0);
+        let (mut waited, mut flooded, mut last, began) = (0, 0, 0, Instant::now());
         while worker.has_dataflows() {
+            assert!(began.elapsed() < LIMIT, "{:?}", status.status());
             let (before, stats) = (sent.load(SeqCst), handle.stats());
             let status = status.status();
             let (outside, inside) = (status.given - stats.admitted, stats.admitted - stats.handled);
@@ -275,7 +276,12 @@ fn time_goes_on_without_records_and_ends_with_the_source() {
 }
 
 fn store(faulty: &FaultyStore) -> SnapshotStore {
-    let retry = Retry::attempts(10_000).longest(Duration::from_millis(1));
+    store_tried(faulty, 10_000)
+}
+
+/// A store in which everything is tried so often.
+fn store_tried(faulty: &FaultyStore, attempts: u32) -> SnapshotStore {
+    let retry = Retry::attempts(attempts).longest(Duration::from_millis(1));
     let attempt_max = Duration::from_millis(20);
     faulty.store(SnapshotOptions { retry, attempt_max, ..SnapshotOptions::default() })
 }
@@ -356,9 +362,9 @@ fn a_receipt_says_durable_when_the_store_has_the_record_and_not_before() {
     }
 }
 
-/// While no manifest becomes durable nothing is, however many are tried.
+/// A cut that contains a record is taken, its manifest is on its way, and it is given up, again and again.
 #[test]
-fn while_commits_stall_no_receipt_says_durable() {
+fn while_commits_stall_and_are_given_up_no_receipt_says_durable() {
     let runtime = Runtime::new().unwrap();
     let faulty = FaultyStore::new();
     let (stalls, stalled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -370,18 +376,23 @@ fn while_commits_stall_no_receipt_says_durable() {
         }
         StoreFault::Nothing
     });
+    const ATTEMPTS: u32 = 2;
     let (sender, channel) = source::channel::<u64>(10);
     let sending = runtime.spawn(async move {
         sender.send(0).await.unwrap().durable().await.unwrap();
         stalls.store(true, SeqCst);
-        // A manifest that is already on its way may have it or not; of the next it is known.
         let first = sender.send(1).await.unwrap();
+        // The cut whose manifest is stalled now was taken before the next is sent.
+        while stalled.load(SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
         let mut second = sender.send(2).await.unwrap();
         second.admitted().await.unwrap();
         let second = second.durable();
         tokio::pin!(second);
-        let before = stalled.load(SeqCst);
-        while stalled.load(SeqCst) < before + 5 {
+        // That one is tried once more, and then at least two that contain it.
+        let enough = stalled.load(SeqCst) + 3 * u64::from(ATTEMPTS);
+        while stalled.load(SeqCst) < enough {
             let waited = tokio::time::timeout(Duration::from_millis(5), &mut second).await;
             assert!(waited.is_err(), "{waited:?}");
         }
@@ -389,7 +400,7 @@ fn while_commits_stall_no_receipt_says_durable() {
         second.await.unwrap();
         first.durable().await.unwrap();
     });
-    assert_eq!(run(2, &runtime, store(&faulty), channel), Ok(3));
+    assert_eq!(run(2, &runtime, store_tried(&faulty, ATTEMPTS), channel), Ok(3));
     runtime.block_on(sending).unwrap();
 }
 
@@ -518,8 +529,9 @@ fn a_source_behind_which_there_are_operators_waits_as_well() {
             egresses.handle().feeds(&feed);
             (egresses.handle(), status)
         });
-        let mut waited = 0;
+        let (mut waited, began) = (0, Instant::now());
         while worker.has_dataflows() {
+            assert!(began.elapsed() < LIMIT, "{:?}", status.status());
             let status = status.status();
             let outside = status.given - handle.stats().admitted;
             assert!(outside <= 10 * 64, "{outside} wait before the gate");

@@ -112,8 +112,8 @@ fn run(
             egresses.handle()
         });
         functions_handle.run(worker).unwrap();
-        let answers = answers.lock().unwrap().clone();
-        answers
+        let answers = answers.lock().unwrap();
+        answers.clone()
     });
     answers.into_iter().flatten().collect()
 }

@@ -74,6 +74,9 @@ pub struct Feed {
     inner: Rc<Inner>,
 }
 
+/// Is told how many records a gate has let in.
+type OnAdmitted = Box<dyn Fn(u64)>;
+
 #[derive(Default)]
 struct Inner {
     loops: RefCell<Vec<Rc<Gates>>>,
@@ -81,7 +84,7 @@ struct Inner {
     source: RefCell<Option<Activator>>,
     /// Whether the source waits for its gate.
     waits: Cell<bool>,
-    note: RefCell<Option<Box<dyn Fn(u64)>>>,
+    note: RefCell<Option<OnAdmitted>>,
 }
 
 impl Feed {

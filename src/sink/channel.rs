@@ -86,7 +86,7 @@ impl<E> Taken<E> {
     }
 
     /// The bin of the address that emitted it.
-    pub fn bin(&self) -> u16 {
+    pub fn emitter_bin(&self) -> u16 {
         self.bin
     }
 

@@ -16,6 +16,7 @@ mod times;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use timely_statefun_operators::Feed;
 use timely_statefun_operators::Positions;
 
 pub use channel::{Channel, ChannelSender, Closed, TrySendError, channel};

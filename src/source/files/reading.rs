@@ -266,3 +266,29 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
 fn is_same(_: &Metadata, _: &Metadata) -> bool {
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However long it is, and whether it ever ends.
+    #[test]
+    fn a_record_that_is_too_long_takes_no_more_memory_than_one_may() {
+        let path = std::env::temp_dir().join(format!("statefun-too-long-{}", std::process::id()));
+        fs::write(&path, [vec![b'x'; 1 << 20], b"\nshort\n".into(), vec![b'y'; 1 << 20]].concat())
+            .unwrap();
+        let mut reading = Reading::new(path.clone(), 0, Framing::lines(), 10);
+        let mut record = Vec::new();
+        let too_long = FileErrorKind::TooLong { bytes_max: 10 };
+        let error = reading.next(&mut record, false).unwrap_err();
+        assert_eq!((error.kind, error.line, error.offset), (too_long.clone(), Some(1), 0));
+        assert_eq!(reading.next(&mut record, false), Ok(Next::Record { first: false }));
+        assert_eq!((&record[..], reading.position()), (&b"short"[..], (1 << 20) + 7));
+        let error = reading.next(&mut record, false).unwrap_err();
+        assert_eq!((error.kind, error.line, error.offset), (too_long, Some(3), (1 << 20) + 7));
+        assert_eq!(reading.next(&mut record, false), Ok(Next::End));
+        let room = reading.partial.capacity().max(record.capacity());
+        assert!(room < 100, "{room} bytes are kept");
+        fs::remove_file(path).unwrap();
+    }
+}
