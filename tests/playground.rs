@@ -184,6 +184,8 @@ impl Program {
     fn crash(mut self) {
         self.watched.ends.store(true, SeqCst);
         self.running.take().unwrap().join().unwrap();
+        let left: usize = self.topics.status().waiting.values().sum();
+        assert_eq!(left, 0, "it would be handed out twice");
     }
 
     /// Lets it come to its end: when nobody can send any more, and all was taken.
