@@ -15,6 +15,7 @@ use super::Handle;
 use crate::clock::Clock;
 use crate::dispatch::{Dispatcher, Loads};
 use crate::metering::{self, Labels, Metering, Present, Total};
+use crate::placement::BINS;
 pub(super) use functions::CallMeters;
 use functions::FunctionMeters;
 use snapshots::SnapshotMeters;
@@ -61,6 +62,7 @@ struct Registered {
     held: Option<Present>,
     bins: Vec<(Present, Present)>,
     loads_before: Vec<u64>,
+    handled_before: u64,
     snapshots: Option<SnapshotMeters>,
 }
 
@@ -151,7 +153,7 @@ impl<T: Timestamp> Meters<T> {
         if let (Some(held), Some(records)) = (&registered.held, beside.held) {
             held.tell_count(records);
         }
-        registered.tell_bins(loads);
+        registered.tell_bins(loads, stats.handled);
         if let (Some(meters), Some(figures)) = (&mut registered.snapshots, beside.snapshots) {
             meters.tell(figures);
         }
@@ -198,24 +200,32 @@ impl Registered {
             egresses: egresses.iter().map(egress).collect(),
             held: beside.held.map(|_| Present::new(&metering::HELD_RECORDS, labels)),
             bins: (1..=metering.heaviest_bins).map(bin).collect(),
-            loads_before: Vec::new(),
+            loads_before: vec![0; BINS as usize],
+            handled_before: 0,
             snapshots: beside.snapshots.as_ref().map(|_| SnapshotMeters::new()),
         }
     }
 
-    /// Tells which bins had most since the last time.
-    fn tell_bins(&mut self, loads: &Loads) {
-        if self.bins.is_empty() {
-            return;
+    /// Tells which bins had most since the last time, when so many messages had been handled.
+    fn tell_bins(&mut self, loads: &Loads, handled: u64) {
+        let most = self.bins.len();
+        // Heaviest first, and of those that are alike the one with the lowest number.
+        let mut heaviest: Vec<(u64, usize)> = Vec::with_capacity(most + 1);
+        if most > 0 && std::mem::replace(&mut self.handled_before, handled) != handled {
+            for (bin, (now, before)) in loads.totals().zip(&mut self.loads_before).enumerate() {
+                let since = now - std::mem::replace(before, now);
+                let is_heavy = heaviest.get(most - 1).is_none_or(|(least, _)| since > *least);
+                if since > 0 && is_heavy {
+                    let at = heaviest.partition_point(|(messages, _)| *messages >= since);
+                    heaviest.insert(at, (since, bin));
+                    heaviest.truncate(most);
+                }
+            }
         }
-        let before = std::mem::replace(&mut self.loads_before, loads.totals().collect());
-        let since = self.loads_before.iter().enumerate();
-        let since = since.map(|(bin, now)| (now - before.get(bin).unwrap_or(&0), bin));
-        let mut since: Vec<(u64, usize)> = since.collect();
-        since.sort_unstable_by_key(|(messages, bin)| (std::cmp::Reverse(*messages), *bin));
-        for ((messages, number), (count, bin)) in self.bins.iter().zip(since) {
-            messages.tell(count as f64);
-            number.tell_count(bin);
+        for (rank, (messages, number)) in self.bins.iter().enumerate() {
+            let heavy = heaviest.get(rank);
+            messages.tell(heavy.map_or(0.0, |(messages, _)| *messages as f64));
+            heavy.iter().for_each(|(_, bin)| number.tell_count(*bin));
         }
     }
 }
