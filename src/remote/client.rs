@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+#[cfg(feature = "testing")]
 use std::sync::Arc;
 use std::time::Duration;
 
