@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::Path;
 
+use timely_statefun::metering::Metering;
 use timely_statefun::serve::{Answer, RequestReply, ServedOptions, Server};
 use timely_statefun::sink::{FileSink, Sink, SinkError};
 use timely_statefun::{
     BINS, Endpoint, ExecuteOptions, Limits, Retry, STOP_GRACE_STEPS, STOP_STEPS, SnapshotOptions,
     SnapshotPolicy,
 };
+
+const FILES: &str = "src/source/files/mod.rs";
+const INGRESS: &str = "src/playground/ingress.rs";
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -176,6 +180,7 @@ fn defaults() -> BTreeMap<String, Said> {
     let others = [&of_retry[..], &["cloud"]].concat();
     expect(e, "SnapshotOptions", &SnapshotOptions::default(), &others);
     expect(e, "ExecuteOptions", &ExecuteOptions::default(), &[]);
+    expect(e, "Metering", &Metering::<u64>::new(), &["knows_times"]);
     expect(e, "Retry", &Retry::attempts(1), &["attempts_max"]);
     let sink: &dyn Sink<String> = &Nobody;
     e.insert("Sink::retry".to_owned(), said(&format!("{:?}", sink.retry())));
@@ -193,6 +198,29 @@ fn defaults() -> BTreeMap<String, Said> {
         ("Server::handshake_timeout", "src/serve/server.rs", "handshake_timeout: "),
         ("Simulation::messages", "src/testing/simulation/mod.rs", " messages: "),
         ("Simulation::workers_max", "src/testing/simulation/mod.rs", " workers_max: "),
+        ("Source::batch_max", "src/dataflow/sources.rs", "const BATCH_MAX: usize = "),
+        ("Times::every", "src/source/times.rs", "const EVERY: Duration = "),
+        ("Files::record_bytes_max", FILES, "const RECORD_BYTES_MAX: usize = "),
+        ("Files, batches that are read ahead", FILES, "const AHEAD_TIMES: usize = "),
+        ("Files, records of such a batch", FILES, "const AHEAD_RECORDS: usize = "),
+        ("Files, bytes of such a batch", FILES, "const AHEAD_BYTES: usize = "),
+        ("Ingress::waiting_max", INGRESS, "waiting_max: "),
+        ("Ingress::answer_timeout", INGRESS, "let answer_timeout = "),
+        ("Ingress, bytes of a body", INGRESS, "const BODY_BYTES_MAX: usize = "),
+        ("Ingress, connections", INGRESS, "const CONNECTIONS_MAX: usize = "),
+        (
+            "Topics, requests that wait for a record",
+            "src/playground/topics.rs",
+            "const WAITING_MAX: usize = ",
+        ),
+        ("Topics, how long they may", "src/playground/egress.rs", "const WAIT_MAX: Duration = "),
+        ("Topics, bytes of a body", "src/playground/egress.rs", "const BODY_BYTES_MAX: usize = "),
+        ("Topics, connections", "src/playground/egress.rs", "const CONNECTIONS_MAX: usize = "),
+        (
+            "metrics, function types",
+            "src/dataflow/meters/functions.rs",
+            "const FUNCTIONS_MAX: usize = ",
+        ),
         ("archive, records in memory when read", "src/archive/reading.rs", "const AT_ONCE: u64 = "),
         (
             "archive, records in memory when written",
