@@ -91,7 +91,7 @@ fn main() -> Result<(), Failure> {
         names += added;
         std::fs::write(&file, &names)?;
         let mut greetings = greet(&file, &store, workers)?;
-        println!("on {workers} workers:");
+        println!("workers: {workers}");
         greetings.iter().for_each(|greeting| println!("  {greeting}"));
         greetings.sort();
         assert_eq!(greetings, expected.map(|seen| format!("Hello, {seen} time!")));
