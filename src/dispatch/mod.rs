@@ -386,6 +386,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
     }
 
     /// Handles one message.
+    // Part of the loop that calls it: a call would move the message once more.
+    #[inline(always)]
     pub(crate) fn deliver<S>(&mut self, mut routed: Routed<M>, outside: &mut S) -> Verdict
     where
         S: Surroundings<M, T, Held = H>,
@@ -394,17 +396,7 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         self.loads.note(routed.head.hash);
         let counts = &mut self.entries[routed.head.target_type as usize].counts;
         counts.received += u64::from(!routed.head.again);
-        if self.spans.are_recorded() {
-            return self.handle_in_span(routed, outside);
-        }
-        self.handle(routed, outside)
-    }
-
-    #[inline]
-    fn handle<S>(&mut self, routed: Routed<M>, outside: &mut S) -> Verdict
-    where
-        S: Surroundings<M, T, Held = H>,
-    {
+        let _inside = self.spans.are_recorded().then(|| self.enter_span(&routed));
         let body = self.entries[routed.head.target_type as usize].body.as_ref();
         if body.is_some_and(|body| matches!(body.code, Code::Remote(_))) {
             return self.deliver_remote(routed, outside);

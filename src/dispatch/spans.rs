@@ -6,10 +6,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use tracing::span::EnteredSpan;
 use tracing::{Level, Span, field};
 
 use super::calls::Traced;
-use super::{Dispatcher, Routed, Surroundings, Verdict};
+use super::{Dispatcher, Routed};
 use crate::function::Code;
 use crate::trace::TraceContext;
 
@@ -69,13 +70,9 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         self.spans.are_recorded = tracing::span_enabled!(target: INVOCATIONS, Level::TRACE);
     }
 
-    /// Handles a message in a span.
+    /// Enters the span of a message that is about to be handled.
     #[cold]
-    pub(super) fn handle_in_span<S>(&mut self, routed: Routed<M>, outside: &mut S) -> Verdict
-    where
-        S: Surroundings<M, T, Held = H>,
-    {
-        let Routed { head, message } = &routed;
+    pub(super) fn enter_span(&self, Routed { head, message }: &Routed<M>) -> EnteredSpan {
         let body = self.entries[head.target_type as usize].body.as_ref();
         let is_remote = body.is_some_and(|body| matches!(body.code, Code::Remote(_)));
         let span = match is_remote && !head.again {
@@ -92,7 +89,6 @@ impl<M: 'static, T: Clone + PartialEq + 'static, H> Dispatcher<M, T, H> {
         if let Some(context) = self.spans.context(message) {
             span.record("trace_id", field::display(format_args!("{:032x}", context.trace_id())));
         }
-        let _inside = span.enter();
-        self.handle(routed, outside)
+        span.entered()
     }
 }
