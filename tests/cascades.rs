@@ -218,10 +218,12 @@ fn lines_of(records: &[Record]) -> Arc<Vec<Vec<u8>>> {
 #[test]
 fn real_calls_have_the_cascades_of_the_model_on_any_number_of_workers() {
     let (lines, records) = real();
-    for window in WINDOWS {
+    for (number, window) in WINDOWS.into_iter().enumerate() {
         let expected = model(&records, window);
         assert_eq!(expected.links == 0, window == 0);
-        for workers in [1, 2, 4] {
+        // One has all layouts, and each of the others one of them.
+        let layouts: &[usize] = if window == 600 { &[1, 2, 4] } else { &[[1, 2, 4][number % 3]] };
+        for &workers in layouts {
             let (outcome, rejected) = run(config(workers), &lines, window);
             let outcome = outcome.unwrap();
             assert!(found(&outcome) == expected, "window {window}, {workers} workers");

@@ -211,6 +211,7 @@ fn check_command(page: &str, command: &str) -> Result<(), String> {
             }
         }
         "python3" | "venv/bin/pip" | "venv/bin/python" => check_python(first),
+        "curl" => check_curl(first),
         "examples/checkpointed/supervise.sh" => check_command(page, &arguments.join(" ")),
         script if script.contains('/') => check_script(script, arguments),
         other => Err(format!("nobody knows \"{other}\"")),
@@ -226,6 +227,24 @@ fn check_python(command: &str) -> Result<(), String> {
     match read("examples/polyglot/server.py").lines().any(|line| line == format!("#   {same}")) {
         true => Ok(()),
         false => Err(format!("examples/polyglot/server.py does not say \"{same}\"")),
+    }
+}
+
+/// Whoever comes to the playground comes as `tests/interop/playground/run` does, at the ports of its module.
+fn check_curl(command: &str) -> Result<(), String> {
+    let (run, module) =
+        (read("tests/interop/playground/run"), read("tests/interop/playground/module.yaml"));
+    let header = command.split('\'').find(|part| part.starts_with("Content-Type: "));
+    if let Some(header) = header.filter(|header| !run.contains(*header)) {
+        return Err(format!("nobody sends {header:?}"));
+    }
+    let at = command.split(' ').find_map(|word| word.strip_prefix("localhost:"));
+    let (port, path) = at.and_then(|at| at.split_once('/')).ok_or("it goes nowhere")?;
+    // Whoever it is about may have any name.
+    let place = path.rfind('/').map_or(path, |end| &path[..=end]);
+    match module.contains(&format!(":{port}}}")) && run.contains(&format!("/{place}")) {
+        true => Ok(()),
+        false => Err(format!("nothing is at {port}/{place}")),
     }
 }
 

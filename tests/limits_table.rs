@@ -172,7 +172,7 @@ fn defaults() -> BTreeMap<String, Said> {
     let tls = ["trusted_roots", "client_cert", "client_key"];
     let endpoint = Endpoint::at("anywhere");
     expect(e, "Endpoint", &endpoint, &[&others[..], &tls].concat());
-    expect(e, "Server", &Server::new(Nobody), &["service", "health", "scheme"]);
+    expect(e, "Server", &Server::new(Nobody), &["served", "health", "scheme"]);
     expect(e, "ServedOptions", &ServedOptions::default(), &["threads"]);
     let policy = SnapshotPolicy::new("program");
     expect(e, "SnapshotPolicy", &policy, &["program", "restore", "verify", "clock"]);

@@ -236,37 +236,40 @@ fn attempts_that_fail_are_told_in_the_logs() {
 /// Nobody need know how functions are built of operators to see which of them are busy.
 #[test]
 fn timelys_own_logging_has_the_operators_by_name() {
-    let (names, scheduled) = timely::execute_directly(|worker| {
-        let names: Rc<RefCell<BTreeMap<usize, String>>> = Rc::default();
-        let scheduled: Rc<RefCell<BTreeSet<usize>>> = Rc::default();
-        let (known, busy) = (Rc::clone(&names), Rc::clone(&scheduled));
-        let mut log = worker.log_register().expect("this worker logs");
-        log.insert::<TimelyEventBuilder, _>("timely", move |_, events| {
-            for (_, event) in events.iter().flat_map(|events| events.iter()) {
-                match event {
-                    TimelyEvent::Operates(operator) => {
-                        known.borrow_mut().insert(operator.id, operator.name.clone());
+    // What is told here is none of the business of tests that hear what is told.
+    let ((names, scheduled), _) = told(0, || {
+        timely::execute_directly(|worker| {
+            let names: Rc<RefCell<BTreeMap<usize, String>>> = Rc::default();
+            let scheduled: Rc<RefCell<BTreeSet<usize>>> = Rc::default();
+            let (known, busy) = (Rc::clone(&names), Rc::clone(&scheduled));
+            let mut log = worker.log_register().expect("this worker logs");
+            log.insert::<TimelyEventBuilder, _>("timely", move |_, events| {
+                for (_, event) in events.iter().flat_map(|events| events.iter()) {
+                    match event {
+                        TimelyEvent::Operates(operator) => {
+                            known.borrow_mut().insert(operator.id, operator.name.clone());
+                        }
+                        TimelyEvent::Schedule(schedule) => {
+                            busy.borrow_mut().insert(schedule.id);
+                        }
+                        _ => {}
                     }
-                    TimelyEvent::Schedule(schedule) => {
-                        busy.borrow_mut().insert(schedule.id);
-                    }
-                    _ => {}
                 }
-            }
-        });
-        drop(log);
-        let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
-            let (input, stream) = scope.new_input();
-            let person = Function::<u64, u64>::new(|_, _| Ok(()));
-            const PERSON: FunctionType<u64> = FunctionType::new("example/person");
-            let functions = Functions::new().named("people").embedded(PERSON, person);
-            (input, stream.stateful_functions(functions).unwrap().handle())
-        });
-        input.send(FunctionType::<u64>::new("example/person").message("Ada", 1));
-        input.close();
-        handle.run(worker).unwrap();
-        worker.log_register().expect("this worker logs").remove("timely");
-        (names.take(), scheduled.take())
+            });
+            drop(log);
+            let (mut input, handle) = worker.dataflow::<u64, _, _>(|scope| {
+                let (input, stream) = scope.new_input();
+                let person = Function::<u64, u64>::new(|_, _| Ok(()));
+                const PERSON: FunctionType<u64> = FunctionType::new("example/person");
+                let functions = Functions::new().named("people").embedded(PERSON, person);
+                (input, stream.stateful_functions(functions).unwrap().handle())
+            });
+            input.send(FunctionType::<u64>::new("example/person").message("Ada", 1));
+            input.close();
+            handle.run(worker).unwrap();
+            worker.log_register().expect("this worker logs").remove("timely");
+            (names.take(), scheduled.take())
+        })
     });
     for name in ["Loop [people]", "Gate [people 0]"] {
         let id = names.iter().find(|(_, known)| *known == name).map(|(id, _)| *id);

@@ -24,7 +24,7 @@ use super::{Pull, Pulled, lock};
 /// const PERSON: FunctionType<String> = FunctionType::new("example/person");
 /// const SEEN: ValueSpec<u64> = ValueSpec::new("seen");
 ///
-/// let person = || Function::new(|context, _greeting: &String| {
+/// let person = || Function::<String, String>::new(|context, _greeting| {
 ///     context.update(SEEN, |seen| *seen += 1);
 ///     Ok(())
 /// }).value(SEEN);
