@@ -344,7 +344,10 @@ fn what_is_wrong_with_a_command_is_found() {
             "there is no examples/none",
         ),
         ("kubectl apply -f examples/kubernetes/nothing.yaml", "on no page"),
-        ("curl http://localhost", "nobody knows \"curl\""),
+        ("curl http://localhost", "it goes nowhere"),
+        ("curl localhost:8092/greetings", "nothing is at 8092/greetings"),
+        ("curl -H 'Content-Type: text/x' localhost:8090/example/person/Bob", "nobody sends"),
+        ("wget http://localhost", "nobody knows \"wget\""),
     ] {
         let found = check_command("README.md", command).expect_err(command);
         assert!(found.contains(said), "{command}: {found}");
