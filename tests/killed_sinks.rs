@@ -6,6 +6,8 @@
 //! acknowledged; or at any moment. It is started again on another number of workers until it has come to its
 //! end.
 
+#[path = "support/death.rs"]
+mod death;
 #[path = "support/held.rs"]
 mod held;
 mod support;
@@ -13,9 +15,10 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use death::Death;
 use held::{Note, Taken, check};
 use support::{Random, Running};
 use timely_statefun::sink::{FileSink, Sink, SinkError, SqliteSink};
@@ -28,36 +31,6 @@ const POINTS: [&str; 4] = ["manifest", "inside", "stored", "moment"];
 /// How steps of the library itself are marked, in which a program ends that is built for that.
 const STEP: &str = "step:";
 const JOB: &str = "STATEFUN_KILLED_SINK";
-
-/// Ends the process when it has come to a point for the n-th time.
-#[derive(Clone)]
-struct Death {
-    point: Arc<str>,
-    left: Arc<AtomicU64>,
-}
-
-impl Death {
-    fn reach(&self, point: &str) {
-        if *self.point == *point && self.left.fetch_sub(1, SeqCst) == 1 {
-            std::process::abort();
-        }
-    }
-
-    /// Comes to "manifest" whenever there is another manifest.
-    fn watch(&self, manifests: PathBuf) {
-        let death = self.clone();
-        std::thread::spawn(move || {
-            let count = || std::fs::read_dir(&manifests).map_or(0, Iterator::count);
-            let mut before = count();
-            loop {
-                let now = count();
-                (before..now).for_each(|_| death.reach("manifest"));
-                before = now;
-                std::thread::yield_now();
-            }
-        });
-    }
-}
 
 /// A sink whose program may end when a cut is stored, and does not know it yet.
 struct Deadly<S>(S, Death);

@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::{Random, on_workers};
+use support::{LIMIT, Random, on_workers, until};
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Inspect, Probe};
-use timely::worker::Worker;
 use timely_statefun::source::{
     self, Channel, ChannelSender, Lost, Times, TrySendError, WaitingFor,
 };
@@ -29,8 +28,6 @@ const LISTENER: FunctionType<u64> = FunctionType::new("channel/listener");
 const SLOW: FunctionType<u64> = FunctionType::new("channel/slow");
 const COUNTS: Egress<u64> = Egress::new("channel/counts");
 const NEXT: ValueSpec<u64> = ValueSpec::new("next");
-/// Far longer than anything takes.
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn listener() -> Function<u64, u64> {
     let listener = |context: &mut Context<'_, u64>, number: &u64| -> FunctionResult {
@@ -47,15 +44,6 @@ fn listener() -> Function<u64, u64> {
 
 fn functions() -> Functions<u64> {
     Functions::new().embedded(LISTENER, listener()).egress(COUNTS)
-}
-
-#[track_caller]
-fn until(worker: &mut Worker, what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < LIMIT, "it never came that {what}");
-        worker.step_or_park(Some(Duration::from_micros(500)));
-    }
 }
 
 /// The channel for the worker that asks first, and none for the others.

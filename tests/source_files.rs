@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use support::on_workers;
+use support::{LIMIT, on_workers, until};
 use tempfile::TempDir;
 use timely::dataflow::operators::Inspect;
 use timely::worker::Worker;
@@ -29,8 +29,6 @@ use tokio::runtime::Runtime;
 const READER: FunctionType<String> = FunctionType::new("files/reader");
 const COUNTS: Egress<(u64, u64)> = Egress::new("files/counts");
 const NEXT: ValueSpec<u64> = ValueSpec::new("next");
-/// Far longer than anything takes.
-const LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Order {
@@ -54,15 +52,6 @@ fn written(directory: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBu
 
 fn append(path: &Path, content: &str) {
     OpenOptions::new().append(true).open(path).unwrap().write_all(content.as_bytes()).unwrap();
-}
-
-#[track_caller]
-fn until(worker: &mut Worker, what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < LIMIT, "it never came that {what}");
-        worker.step_or_park(Some(Duration::from_micros(500)));
-    }
 }
 
 type Seen<D> = Arc<Mutex<Vec<Line<D>>>>;

@@ -4,15 +4,18 @@
 //! A child process runs the program and ends without a word: when a manifest has just appeared, or when it has
 //! handled some lines.
 
+#[path = "support/death.rs"]
+mod death;
 mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use death::Death;
 use support::{Random, Running, on_workers};
 use timely::dataflow::operators::Inspect;
 use timely_statefun::source::{self, Channel, Files, Times};
@@ -31,36 +34,6 @@ const LINES: u64 = 1500;
 const WORDS: u64 = 37;
 const KILLS: usize = 20;
 const JOB: &str = "STATEFUN_KILLED_SOURCE";
-
-/// Ends the process when it has come to a point for the n-th time.
-#[derive(Clone)]
-struct Death {
-    point: Arc<str>,
-    left: Arc<AtomicU64>,
-}
-
-impl Death {
-    fn reach(&self, point: &str) {
-        if *self.point == *point && self.left.fetch_sub(1, SeqCst) == 1 {
-            std::process::abort();
-        }
-    }
-
-    /// Comes to "manifest" whenever there is another manifest.
-    fn watch(&self, manifests: PathBuf) {
-        let death = self.clone();
-        std::thread::spawn(move || {
-            let count = || std::fs::read_dir(&manifests).map_or(0, Iterator::count);
-            let mut before = count();
-            loop {
-                let now = count();
-                (before..now).for_each(|_| death.reach("manifest"));
-                before = now;
-                std::thread::yield_now();
-            }
-        });
-    }
-}
 
 fn functions(death: Death) -> Functions<String> {
     let word = Function::new(move |context, text: &String| {

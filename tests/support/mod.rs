@@ -1,6 +1,8 @@
 //! What several of these tests need: chance with a seed, and timely programs that give back what
 //! each worker returns.
 
+use std::time::{Duration, Instant};
+
 use timely::worker::Worker;
 
 /// Scatters the bits of a number.
@@ -54,4 +56,23 @@ pub fn on_workers<R: Send + 'static>(
     let guards = timely::execute(timely::Config::process(workers), program).unwrap();
     let ends = guards.join().into_iter();
     ends.map(|end| end.expect("the worker's own message is above")).collect()
+}
+
+/// Longer than anything takes that is waited for here.
+#[allow(dead_code)]
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Steps a worker until something holds.
+///
+/// # Panics
+///
+/// If it does not hold within [`LIMIT`].
+#[allow(dead_code)]
+#[track_caller]
+pub fn until(worker: &mut Worker, what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < LIMIT, "it never came that {what}");
+        worker.step_or_park(Some(Duration::from_micros(500)));
+    }
 }
