@@ -3,7 +3,8 @@
 //!
 //! The program is started with snapshots, killed with SIGKILL at a random moment and started again on
 //! another number of workers or in two processes, until it has come to its end; then it begins anew with
-//! other commands. Every run that comes to its end checks the count of every instance.
+//! other commands. Every run that comes to its end checks the count of every instance. Where there are
+//! few messages and many instances, it is mostly asking for counts that is killed.
 //!
 //! `cargo test --test crash -- --rounds 1000 --seed 7` for more of it. The program itself is built by `cargo
 //! test`; before `cargo test --test crash`, run `cargo build --example smoke`.
@@ -40,12 +41,9 @@ fn main() -> ExitCode {
         u64::from(now.subsec_nanos())
     });
     println!("crash: {rounds} rounds, --seed {seed}");
-    let mut crash = Crash { random: Random(seed), totals: Totals::default() };
-    let mut plans = 0;
-    while crash.totals.kills < rounds {
-        plans += 1;
-        crash.run_plan(rounds);
-    }
+    let counting = Size { messages: 60_000, instances: 300, cuts: 3, more: 100_000 };
+    let mut crash = Crash { random: Random(seed), size: counting, totals: Totals::default() };
+    let plans = crash.run(rounds);
     let Totals { kills, ends, cuts, on_their_way, found, .. } = &crash.totals;
     println!("crash: {kills} kills in {plans} runs, {ends} of which ended, exactly");
     println!(
@@ -58,6 +56,13 @@ fn main() -> ExitCode {
     for what in ["logged", "operations", "delayed"] {
         assert!(found.get(what).is_some_and(|(times, _)| *times > 0), "no cut had any {what}");
     }
+    let asking = Size { messages: 1000, instances: 4000, cuts: 1, more: 100_000 };
+    let mut crash = Crash { random: crash.random, size: asking, totals: Totals::default() };
+    let plans = crash.run(rounds);
+    let Totals { kills, ends, cuts, .. } = &crash.totals;
+    println!("crash: asking: {kills} kills in {plans} runs, {ends} of which ended, exactly");
+    println!("crash: asking: {cuts} restarts went on from a cut");
+    assert!(*cuts > 0, "none went on from a cut");
     ExitCode::SUCCESS
 }
 
@@ -72,8 +77,20 @@ struct Totals {
     found: BTreeMap<String, (usize, u64)>,
 }
 
+/// What a plan is, and when it is killed.
+#[derive(Clone, Copy)]
+struct Size {
+    messages: u64,
+    instances: u64,
+    /// At least so many cuts come first, most often.
+    cuts: usize,
+    /// And less than so many microseconds more.
+    more: u64,
+}
+
 struct Crash {
     random: Random,
+    size: Size,
     totals: Totals,
 }
 
@@ -106,6 +123,16 @@ impl Drop for Processes {
 }
 
 impl Crash {
+    /// Runs plans until so many are killed, and says how many it ran.
+    fn run(&mut self, rounds: usize) -> usize {
+        let mut plans = 0;
+        while self.totals.kills < rounds {
+            plans += 1;
+            self.run_plan(rounds);
+        }
+        plans
+    }
+
     /// Runs one plan until it has come to its end.
     fn run_plan(&mut self, rounds: usize) {
         let name = format!("crash-{}-{}", std::process::id(), self.random.any());
@@ -157,8 +184,10 @@ impl Crash {
         let (tell, lines) = channel();
         let children = (0..process_count).map(|process| {
             let mut command = program();
-            command.args(["--seed", &plan_seed.to_string(), "--messages", "60000"]);
-            command.args(["--instances", "300", "--interval", "5", "--snapshots"]);
+            let Size { messages, instances, .. } = self.size;
+            command.args(["--seed", &plan_seed.to_string(), "--messages", &messages.to_string()]);
+            command.args(["--instances", &instances.to_string(), "--interval", "5"]);
+            command.arg("--snapshots");
             command.arg(directory).args(["-w", &workers.to_string()]);
             if let Some(hosts) = &hosts {
                 let (n, p) = (process_count.to_string(), process.to_string());
@@ -179,9 +208,13 @@ impl Crash {
         let manifests = || std::fs::read_dir(directory.join("manifest")).map_or(0, Iterator::count);
         // Most often some cuts come first, or nothing would ever be done: after the claim, and a cut of
         // which most is what was restored, one of what has happened since.
-        let cuts = if self.random.below(20) == 0 { 0 } else { 3 + self.random.below(3) as usize };
+        let cuts = if self.random.below(20) == 0 {
+            0
+        } else {
+            self.size.cuts + self.random.below(3) as usize
+        };
         let (before, began) = (manifests(), Instant::now());
-        let more = Duration::from_micros(self.random.below(100_000));
+        let more = Duration::from_micros(self.random.below(self.size.more));
         let mut since = None;
         loop {
             if processes.children.iter_mut().any(|child| child.try_wait().unwrap().is_some()) {

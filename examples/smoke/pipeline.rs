@@ -103,7 +103,12 @@ pub fn run(
     source.send(worker, plan, &contained.unwrap_or_default(), broken)?;
     // The others close, so that from here on it is worker 0 that says what time it is.
     let verdict = match worker.index() {
-        0 => source.verify(worker, expected, patience(plan))?,
+        0 => {
+            if let Some(restored) = snapshots.as_ref().and_then(Snapshots::restored) {
+                source.leave_behind(&restored.latest);
+            }
+            source.verify(worker, expected, patience(plan))?
+        }
         _ => Ok(0),
     };
     let took = began.elapsed();
@@ -232,6 +237,14 @@ impl Source {
         self.questions.advance_to(time);
     }
 
+    /// Goes on after the latest times of an earlier run. Its questions may be under way still, at their own
+    /// times: what is waited for next includes their answers.
+    fn leave_behind(&mut self, latest: &[u64]) {
+        if let Some(latest) = latest.iter().max().filter(|latest| *latest >= self.input.time()) {
+            self.advance_to(latest + 1);
+        }
+    }
+
     /// Asks all instances for their counts, again and again, until all are right; says how often.
     fn verify(
         &mut self,
@@ -241,7 +254,7 @@ impl Source {
     ) -> Result<Result<u64, Wrong>, Stopped> {
         let expected = &expected.counts;
         self.wait(worker)?;
-        // Questions of an earlier run may have been under way in a snapshot.
+        // Answers to questions of an earlier run.
         self.reports.take();
         let (mut before, mut since, mut same) = (Vec::new(), Instant::now(), 0);
         for round in 1.. {
