@@ -244,6 +244,36 @@ fn defaults() -> BTreeMap<String, Said> {
             "const FILLED_MAX: usize = ",
         ),
         ("values, levels", "src/codec.rs", "const DEEPEST: usize = "),
+        (
+            "answers of functions, bytes of a name",
+            "src/remote/wire.rs",
+            "const NAME_BYTES_MAX: usize = ",
+        ),
+        (
+            "answers of functions, bytes that are read of an error",
+            "src/remote/client.rs",
+            "const REMARK_BYTES: usize = ",
+        ),
+        (
+            "answers of functions, attempts of several messages together",
+            "src/remote/client.rs",
+            "const TOGETHER: u32 = ",
+        ),
+        (
+            "snapshots, attempts at the last one while egress is held",
+            "src/dataflow/snapshots/chair.rs",
+            "const LAST_TRIED_MAX: u32 = ",
+        ),
+        (
+            "processes, an answer of one that is dialed",
+            "src/execute/connect.rs",
+            "const ANSWER_MAX: Duration = ",
+        ),
+        (
+            "processes, those that dialed and have not said who they are",
+            "src/execute/connect.rs",
+            "const UNKNOWN_MAX: usize = ",
+        ),
         ("manifests, bytes", "src/snapshot/survey.rs", "const MANIFEST_BYTES_MAX: u64 = "),
         (
             "processes, waiting for a port that is in use",
