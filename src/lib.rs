@@ -148,7 +148,13 @@ pub mod from_statefun {}
 
 // Pictures are drawn by the example `plot`, which fails where one is not that of its figures.
 #[doc = include_str!("../docs/performance.md")]
-#[doc = include_str!("../docs/figures/served.svg")]
+#[doc = include_str!("../docs/figures/dispatch.svg")]
+#[doc = ""]
+#[doc = include_str!("../docs/figures/state.svg")]
+#[doc = ""]
+#[doc = include_str!("../docs/figures/snapshot.svg")]
+#[doc = ""]
+#[doc = include_str!("../docs/figures/remote.svg")]
 #[doc = ""]
 #[doc = include_str!("../docs/figures/codec.svg")]
 pub mod performance {}

@@ -6,10 +6,12 @@ use std::fmt::Write;
 
 use crate::figures::Figure;
 
-const WIDTH: f64 = 760.0;
-/// Where bars begin, and how long the longest of a panel is.
+/// Where bars begin at the least, and how wide a character of what stands before them is.
 const LEFT: f64 = 330.0;
+const CHARACTER: f64 = 7.0;
+/// How long the longest bar of a panel is, and how much room there is behind it.
 pub const LONGEST: f64 = 330.0;
+const RIGHT: f64 = 100.0;
 const BAR: f64 = 14.0;
 const GAP: f64 = 10.0;
 const COLOURS: [&str; 4] = ["#3465a4", "#b0b0b0", "#c17d11", "#4e9a06"];
@@ -54,13 +56,18 @@ fn shown(value: f64) -> String {
 
 /// A picture of the figures, under a title.
 pub fn draw(title: &str, figures: &[Figure]) -> String {
-    let series = distinct(figures.iter().map(|figure| figure.series.as_str()));
+    let mut series = distinct(figures.iter().map(|figure| figure.series.as_str()));
+    // What is ours has the same colour in all pictures.
+    series.sort_by_key(|name| !["library", "serve"].contains(name));
+    let longest = figures.iter().map(|figure| figure.case.chars().count()).max().unwrap_or(0);
+    let left = LEFT.max(longest as f64 * CHARACTER + 18.0);
+    let width = left + LONGEST + RIGHT;
     let mut body = String::new();
     let mut y = 24.0;
     text(&mut body, 10.0, y, "start", "bold", title);
     if series.len() > 1 {
         for (at, name) in series.iter().enumerate() {
-            let x = LEFT + 110.0 * at as f64;
+            let x = left + 110.0 * at as f64;
             rectangle(&mut body, x, y - 10.0, 10.0, 10.0, COLOURS[at % COLOURS.len()]);
             text(&mut body, x + 14.0, y, "start", "normal", name);
         }
@@ -74,14 +81,14 @@ pub fn draw(title: &str, figures: &[Figure]) -> String {
             y += GAP;
             for (at, figure) in of_metric().filter(|figure| figure.case == case).enumerate() {
                 if at == 0 {
-                    text(&mut body, LEFT - 8.0, y + BAR - 3.0, "end", "normal", case);
+                    text(&mut body, left - 8.0, y + BAR - 3.0, "end", "normal", case);
                 }
                 let length = LONGEST * figure.value.max(0.0) / most;
                 let colour = series.iter().position(|name| *name == figure.series).unwrap_or(0);
-                rectangle(&mut body, LEFT, y, length, BAR - 2.0, COLOURS[colour % COLOURS.len()]);
+                rectangle(&mut body, left, y, length, BAR - 2.0, COLOURS[colour % COLOURS.len()]);
                 text(
                     &mut body,
-                    LEFT + length + 6.0,
+                    left + length + 6.0,
                     y + BAR - 3.0,
                     "start",
                     "normal",
@@ -93,9 +100,9 @@ pub fn draw(title: &str, figures: &[Figure]) -> String {
     }
     let height = y + 16.0;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          role=\"img\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <title>{}</title>\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n{body}</svg>\n",
+         <title>{}</title>\n<rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n{body}</svg>\n",
         escaped(title)
     )
 }
