@@ -569,7 +569,8 @@ impl<M: 'static, T: Clone + PartialEq + 'static> Functions<M, T> {
     }
 
     /// Sets the runtime that asynchronous operations and calls of remote functions run on. It must live as long as the dataflow: one
-    /// that is shut down before stops the program.
+    /// that is shut down before stops the program. It has threads of its own, and for remote functions I/O and a timer, as
+    /// `tokio::runtime::Runtime::new` makes it; on one without threads nothing happens unless somebody blocks on it.
     #[must_use]
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);

@@ -94,9 +94,9 @@ impl Caller {
     ) -> Self {
         let client = |endpoint| Arc::new(Client::new(endpoint).expect("it was checked"));
         let clients = endpoints.map(|endpoint| endpoint.map(client)).collect();
-        let lost = || Called {
-            answer: Err(client::failure("the runtime has shut down", false)),
-            failed: 0,
+        let lost = || {
+            let why = "the runtime has shut down, or has no I/O or no timer";
+            Called { answer: Err(client::failure(why, false)), failed: 0 }
         };
         Caller { clients, routes: HashMap::new(), runner: Runner::new(runtime, lost) }
     }
