@@ -1,4 +1,4 @@
-# The tariff in Python. With Python 3.11, in this directory:
+# The tariff in Python. With Python 3.10 to 3.13, in this directory:
 #
 #   pip install apache-flink-statefun==3.3.0 protobuf==3.20.3 aiohttp
 #   python server.py 8000
