@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         u64::from(now.subsec_nanos())
     });
     println!("crash: {rounds} rounds, --seed {seed}");
-    let counting = Size { messages: 60_000, instances: 300, cuts: 3, more: 100_000 };
+    let counting = Size { messages: 60_000, instances: 300, cuts: 3 };
     let mut crash = Crash { random: Random(seed), size: counting, totals: Totals::default() };
     let plans = crash.run(rounds);
     let Totals { kills, ends, cuts, on_their_way, found, .. } = &crash.totals;
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     for what in ["logged", "operations", "delayed"] {
         assert!(found.get(what).is_some_and(|(times, _)| *times > 0), "no cut had any {what}");
     }
-    let asking = Size { messages: 1000, instances: 4000, cuts: 1, more: 100_000 };
+    let asking = Size { messages: 1000, instances: 4000, cuts: 1 };
     let mut crash = Crash { random: crash.random, size: asking, totals: Totals::default() };
     let plans = crash.run(rounds);
     let Totals { kills, ends, cuts, .. } = &crash.totals;
@@ -77,15 +77,13 @@ struct Totals {
     found: BTreeMap<String, (usize, u64)>,
 }
 
-/// What a plan is, and when it is killed.
+/// How large a plan is, and when it may be killed.
 #[derive(Clone, Copy)]
 struct Size {
     messages: u64,
     instances: u64,
     /// At least so many cuts come first, most often.
     cuts: usize,
-    /// And less than so many microseconds more.
-    more: u64,
 }
 
 struct Crash {
@@ -214,7 +212,7 @@ impl Crash {
             self.size.cuts + self.random.below(3) as usize
         };
         let (before, began) = (manifests(), Instant::now());
-        let more = Duration::from_micros(self.random.below(self.size.more));
+        let more = Duration::from_micros(self.random.below(100_000));
         let mut since = None;
         loop {
             if processes.children.iter_mut().any(|child| child.try_wait().unwrap().is_some()) {

@@ -57,7 +57,7 @@ fn shown(value: f64) -> String {
 /// A picture of the figures, under a title.
 pub fn draw(title: &str, figures: &[Figure]) -> String {
     let mut series = distinct(figures.iter().map(|figure| figure.series.as_str()));
-    // What is ours has the same colour in all pictures.
+    // What is ours comes first, and so the library has one colour in all pictures.
     series.sort_by_key(|name| !["library", "serve"].contains(name));
     let longest = figures.iter().map(|figure| figure.case.chars().count()).max().unwrap_or(0);
     let left = LEFT.max(longest as f64 * CHARACTER + 18.0);
