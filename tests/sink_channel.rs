@@ -92,8 +92,10 @@ fn what_is_not_acknowledged_comes_again_and_nothing_else() {
         let first = run(workers, &store, &on_request(), through(10_000, &receivers), move |run| {
             let mut own = all.lock().unwrap().pop().expect("there is one for each worker");
             let mut kept = Vec::new();
+            // Each of the three has records of each worker.
             for cut in 1..=3 {
                 run.give(cut * 40);
+                run.handle_all();
                 run.cut();
             }
             let cuts = run.cuts();

@@ -96,6 +96,8 @@ pub struct Execution<'w> {
     pub taken: Taken,
     /// The frontier of what is released.
     pub probe: ProbeHandle<u64>,
+    /// The frontier of what is handled, whether it is released or not.
+    handled: ProbeHandle<u64>,
     durable: Arc<Mutex<Vec<u64>>>,
     waited_for: usize,
 }
@@ -131,6 +133,12 @@ impl Execution<'_> {
     /// Waits until all that was given has been let in.
     pub fn admit(&mut self, records: u64) {
         self.until("it is let in", |this| !this.handle.admitted().less_than(&records));
+    }
+
+    /// Waits until all that was given has been handled, on all workers: what it emits is in the next cut.
+    pub fn handle_all(&mut self) {
+        let given = *self.input.as_ref().expect("it is open").time();
+        self.until("it is handled", |this| !this.handled.less_than(&given));
     }
 
     pub fn request(&mut self) {
@@ -241,11 +249,13 @@ pub fn run<R: Send + 'static>(
         let runtime = threads().handle();
         let snapshots = Snapshots::<u64>::begin(worker, &store, runtime, &policy).unwrap();
         let dataflow = worker.next_dataflow_index();
-        let probe = ProbeHandle::new();
+        let (probe, handled) = (ProbeHandle::new(), ProbeHandle::new());
         let (input, handle, taken) = worker.dataflow::<u64, _, _>(|scope| {
             let (input, stream) = scope.new_input::<Vec<Envelope<Told>>>();
             let ingress = snapshots.replayed("source", stream);
             let egresses = ingress.stateful_functions(functions()).unwrap();
+            // Dead letters are not held.
+            egresses.dead_letters().unwrap().probe_with(&handled);
             let durable = Arc::clone(&durable);
             egresses
                 .snapshots()
@@ -254,8 +264,18 @@ pub fn run<R: Send + 'static>(
             (input, egresses.handle(), take(&egresses, &probe))
         });
         let (input, durable) = (Some(input), Arc::clone(&durable));
-        let mut execution =
-            Execution { worker, snapshots, input, handle, taken, probe, durable, waited_for: 0 };
+        let waited_for = 0;
+        let mut execution = Execution {
+            worker,
+            snapshots,
+            input,
+            handle,
+            taken,
+            probe,
+            handled,
+            durable,
+            waited_for,
+        };
         let result = script(&mut execution);
         if execution.worker.installed_dataflows().contains(&dataflow) {
             execution.worker.drop_dataflow(dataflow);
