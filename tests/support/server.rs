@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// A request, as far as tests look at it.
 pub struct Request {
@@ -27,6 +28,8 @@ pub enum Answer {
     Raw(Vec<u8>),
     /// Whatever these bytes are; the connection is kept.
     Keep(Vec<u8>),
+    /// The same, with a pause after so many.
+    Slowly(Vec<u8>, usize, Duration),
     /// Whatever this does with the connection, which is closed after it.
     By(Box<dyn FnOnce(&mut TcpStream) + Send>),
 }
@@ -142,6 +145,13 @@ pub fn serve(stream: &TcpStream, answer: &dyn Fn(Request) -> Answer) {
         let (bytes, last) = match answer(request) {
             Answer::Raw(bytes) => (bytes, true),
             Answer::Keep(bytes) => (bytes, false),
+            Answer::Slowly(bytes, first, pause) => {
+                if writer.write_all(&bytes[..first]).is_err() {
+                    return;
+                }
+                thread::sleep(pause);
+                (bytes[first..].to_vec(), false)
+            }
             Answer::By(act) => {
                 act(&mut stream.try_clone().unwrap());
                 (Vec::new(), true)
