@@ -98,31 +98,32 @@ fn a_cut_has_one_content_and_order_on_any_number_of_workers() {
 fn a_sink_that_fails_is_tried_again_and_shows_why() {
     for workers in [1, 2] {
         let store = memory();
-        let attempts = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&attempts);
-        let sink = Memory::new(1).before(move |cut| match counted.fetch_add(1, SeqCst) % 4 {
-            0 | 1 => Err(SinkError::failed(format!("no room for cut {cut}"))),
+        let (attempts, shown) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let (counted, seen) = (Arc::clone(&attempts), Arc::clone(&shown));
+        let sink = Memory { attempts: u32::MAX, ..Memory::new(1) };
+        let sink = sink.before(move |cut| match counted.fetch_add(1, SeqCst) % 4 {
             2 => panic!("a sink that panics"),
-            _ => Ok(()),
+            // Nothing works before somebody has seen that it does not.
+            3 if seen.load(SeqCst) => Ok(()),
+            _ => Err(SinkError::failed(format!("no room for cut {cut}"))),
         });
-        let showed = Arc::<AtomicBool>::default();
-        let shows = Arc::clone(&showed);
+        let sees = Arc::clone(&shown);
         with_sink(workers, &store, &on_request(), &sink, move |run| {
             for cut in 1..=3 {
                 run.give(cut * 40);
+                run.handle_all();
                 run.cut();
                 if run.worker.index() == 0 && cut == 1 {
-                    run.until("it shows", |run| {
-                        status(run).last_error.is_some() || status(run).acknowledged.is_some()
-                    });
-                    let error = status(run).last_error.unwrap_or_default();
-                    shows.store(error.contains("no room") || error.contains("panics"), SeqCst);
+                    run.until("it shows", |run| status(run).last_error.is_some());
+                    let error = status(run).last_error.unwrap();
+                    assert!(error.contains("no room") || error.contains("panics"), "{error}");
+                    sees.store(true, SeqCst);
                 }
             }
             run.end().unwrap();
             assert_eq!((status(run).last_error, status(run).records), (None, 0));
         });
-        assert!(showed.load(SeqCst) && attempts.load(SeqCst) >= 4);
+        assert!(attempts.load(SeqCst) >= 4 * 3, "each of three cuts fails three times");
         check(sink.notes().into_iter(), 120);
     }
 }
