@@ -379,7 +379,7 @@ fn a_store_that_fails_delays_snapshots_and_shows_and_nothing_is_lost() {
         });
         let done = run.done.borrow().last().unwrap().clone();
         assert_eq!(done.positions["source"][&0], 88);
-        assert!(run.snapshots.status().last_error.is_none(), "all is well");
+        run.until("all is well", |run| run.snapshots.status().last_error.is_none());
     };
     run(1, &store, &on_request(), counters, COUNTS, script).unwrap();
     let failed = failed.lock().unwrap().take().unwrap();

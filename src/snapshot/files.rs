@@ -36,7 +36,7 @@ pub(super) struct Files {
     root: Path,
     ground: Arc<dyn Ground>,
     patience: Patience,
-    /// What failed last, and was not followed by something that worked.
+    /// What failed last, and was not followed by a cut that became durable.
     trouble: Arc<Mutex<Option<SnapshotError>>>,
     /// Whether what would take a thread is done where it is asked for.
     pub(super) in_place: bool,
@@ -76,9 +76,15 @@ impl Files {
         file.split('/').fold(self.root.clone(), |path, step| path.join(step))
     }
 
-    /// What failed last, if nothing has worked since.
+    /// What failed last, if no cut has become durable since. That something else works says nothing: what is
+    /// listed or deleted may work where nothing can be stored.
     pub(super) fn trouble(&self) -> Option<SnapshotError> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A cut has become durable.
+    pub(super) fn committed(&self) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Creates a file. When this is `New`, its bytes are as durable as the store makes them; so is its
@@ -255,10 +261,7 @@ impl Files {
         loop {
             attempts += 1;
             let error = match tokio::time::timeout(*attempt_max, attempt()).await {
-                Ok(Ok(done)) => {
-                    *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    return Ok(done);
-                }
+                Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => failed(what, file, error),
                 Err(elapsed) => failed(
                     what,

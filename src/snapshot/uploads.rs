@@ -31,7 +31,7 @@ pub struct SnapshotStatus {
     /// process of worker 0 knows. Too many of them keep the next from being taken, and any the program from
     /// ending.
     pub unacknowledged: Vec<u64>,
-    /// What failed last, if nothing has worked since.
+    /// What failed last, if no cut has become durable since, as this process knows.
     pub last_error: Option<SnapshotError>,
 }
 
@@ -102,6 +102,7 @@ impl Uploads {
 
     /// A cut has become durable.
     pub(crate) fn committed(&self, cut: u64, now_ms: u64) {
+        self.files.committed();
         let mut shared = lock(&self.shared);
         shared.tasks = shared.tasks.split_off(&(cut + 1));
         let status = &mut shared.status;

@@ -306,6 +306,9 @@ async fn trap_a_failed_delta_upload_loses_nothing() {
     let status = execution.uploads().status();
     assert_eq!((status.last_committed, status.bytes_pending), (Some(1), 0));
     assert!(status.last_error.unwrap().is_unavailable());
+    // That something else works does not hide it.
+    assert_eq!(newest(&store).await.unwrap().snapshot.unwrap().chain.len(), 1);
+    assert!(execution.uploads().status().last_error.is_some());
     faulty.heal();
     execution.set(4, 3);
     let committed = execution.take_cut().await.unwrap();
